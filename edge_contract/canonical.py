@@ -8,12 +8,16 @@ expects a float accepts the hex string and, for hand-written files, a JSON numbe
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from edge_contract.errors import ContractError
 
 __all__ = ["as_float", "digest", "dumps", "loads"]
+
+# What float.hex() writes and nothing else: float.fromhex("0.5") is 0.3125, a silent mistake of a hand-written file.
+_HEX_FLOAT: Final = re.compile(r"-?0x[01]\.[0-9a-f]+p[+-][0-9]+\Z")
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -37,14 +41,20 @@ def dumps(value: Any) -> bytes:
     """Return the canonical bytes of a JSON-like value.
 
     Raises:
-        ContractError: The value holds NaN, an infinity, a key that is not text, or a foreign type.
+        ContractError: The value holds NaN, an infinity, a key that is not text, half of a surrogate pair or a
+            foreign type, or it is nested too deeply.
 
     Example:
         >>> dumps({"b": 0.5, "a": [1, True, None]})
         b'{"a":[1,true,null],"b":"0x1.0000000000000p-1"}'
     """
-    plain = _plain(value, "$")
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        plain = _plain(value, "$")
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ContractError("a text has no UTF-8 form", where="$") from error
+    except RecursionError as error:
+        raise ContractError("nested too deeply", where="$") from error
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -75,8 +85,10 @@ def loads(data: bytes | str, *, where: str = "$") -> Any:
         return json.loads(text, parse_constant=refuse, object_pairs_hook=_no_duplicates)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ContractError(f"not JSON: {error}", where=where) from error
-    except (RecursionError, ValueError) as error:
-        raise ContractError(f"JSON refused: {type(error).__name__}", where=where) from error
+    except RecursionError as error:
+        raise ContractError("nested too deeply", where=where) from error
+    except ValueError as error:  # Python's own guard against integers of thousands of digits
+        raise ContractError("a number has too many digits", where=where) from error
 
 
 def as_float(value: Any, *, where: str = "$") -> float:
@@ -91,6 +103,8 @@ def as_float(value: Any, *, where: str = "$") -> float:
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ContractError(f"expected a number, found {value!r}", where=where)
+    if isinstance(value, str) and not _HEX_FLOAT.match(value):
+        raise ContractError(f"expected a number, found {value[:60]!r}", where=where)
     try:
         number = float.fromhex(value) if isinstance(value, str) else float(value)
     except (ValueError, OverflowError) as error:

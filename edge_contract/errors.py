@@ -5,7 +5,8 @@
 
     StropError                 exit code 1: refused, the state is as it was
     ├── UsageError             exit code 2: the caller's words are wrong
-    │   └── RecipeError        a recipe file: file, key, value, fix
+    │   ├── RecipeError        a recipe file: file, key, value, fix
+    │   └── TargetError        a target file: file, key, fix
     ├── MissingDependencyError a package or program is not installed; carries the install line
     ├── ContractError          data from a peer does not keep the contract
     │   ├── ManifestError      a bundle's manifest
@@ -28,6 +29,7 @@
     ├── BrokerError            the MQTT broker is missing, busy or refuses us
     ├── StoreError             the server's database or blobs
     ├── RegistryError          a model version that may not be registered or promoted
+    ├── MeasurementError       what was to be timed failed, so its time means nothing
     └── RolloutError           a rollout that may not start or change as asked
 
 A message says what happened with its values, where, and how to go on, in one line.
@@ -48,7 +50,7 @@ class StropError(Exception):
         self.what, self.where, self.fix = what, where, fix
         prefix = f"{where}: " if where else ""
         suffix = f"; {fix}" if fix else ""
-        super().__init__(f"{prefix}{what}{suffix}".replace("\n", " "))
+        super().__init__(" ".join(f"{prefix}{what}{suffix}".splitlines()))
 
 
 class UsageError(StropError):
@@ -59,6 +61,10 @@ class UsageError(StropError):
 
 class RecipeError(UsageError):
     """A recipe file cannot be read: names file, key, value and the fix."""
+
+
+class TargetError(UsageError):
+    """A target file cannot be read, or no target has this name."""
 
 
 class MissingDependencyError(StropError):
@@ -147,6 +153,10 @@ class StoreError(StropError):
 
 class RegistryError(StropError):
     """A model version that may not be registered, or is not known."""
+
+
+class MeasurementError(StropError):
+    """What was to be timed failed, so its time means nothing."""
 
 
 class RolloutError(StropError):

@@ -8,11 +8,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_contract.canonical import as_float
-from edge_contract.errors import ContractError
+from edge_contract.errors import ContractError, StropError
 
 __all__ = ["Fields"]
 
 _MISSING: Any = object()
+_WORDS = {str: "text", int: "an integer", bool: "true or false", list: "a list", dict: "an object"}
+_INT64 = 1 << 63  # databases and other languages hold no more
+
+
+def _has_utf8(text: str) -> bool:
+    """False for half of a surrogate pair, which JSON's escapes can spell and UTF-8 cannot."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class Fields:
@@ -32,7 +39,7 @@ class Fields:
         edge_contract.errors.ContractError: file: field 'path' is missing
     """
 
-    def __init__(self, document: Any, where: str, error: type[ContractError] = ContractError) -> None:
+    def __init__(self, document: Any, where: str, error: type[StropError] = ContractError) -> None:
         self.where, self.error = where, error
         if not isinstance(document, Mapping):
             raise error(f"expected an object, found {type(document).__name__}", where=where)
@@ -52,12 +59,14 @@ class Fields:
             return value
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             found = f"{value!r}"[:60]
-            raise self.error(f"expected {kind.__name__}, found {found}", where=f"{self.where}.{key}")
+            raise self.error(f"expected {_WORDS[kind]}, found {found}", where=f"{self.where}.{key}")
         return value
 
     def text(self, key: str, default: Any = _MISSING, *, among: tuple[str, ...] = ()) -> str:
         """A text field, if asked one of a closed set."""
         value: str = self._typed(key, str, default)
+        if isinstance(value, str) and not _has_utf8(value):
+            raise self.error("the text has no UTF-8 form", where=f"{self.where}.{key}")
         if among and value not in among:
             fix = f"use one of {', '.join(among)}"
             raise self.error(f"unknown value {value!r}", where=f"{self.where}.{key}", fix=fix)
@@ -66,6 +75,8 @@ class Fields:
     def integer(self, key: str, default: Any = _MISSING, *, minimum: int | None = None) -> int:
         """An integer field with an optional lower bound."""
         value: int = self._typed(key, int, default)
+        if isinstance(value, int) and not -_INT64 <= value < _INT64:
+            raise self.error("more than 64 bits", where=f"{self.where}.{key}")
         if minimum is not None and value < minimum:
             raise self.error(f"{value} is below {minimum}", where=f"{self.where}.{key}")
         return value
@@ -104,16 +115,16 @@ class Fields:
         """A list of texts."""
         values = self.items(key, default)
         for i, value in enumerate(values):
-            if not isinstance(value, str):
-                raise self.error(f"expected str, found {value!r}", where=f"{self.where}.{key}[{i}]")
+            if not isinstance(value, str) or not _has_utf8(value):
+                raise self.error(f"expected text, found {f'{value!r}'[:60]}", where=f"{self.where}.{key}[{i}]")
         return tuple(values)
 
     def integers(self, key: str, default: Any = _MISSING) -> tuple[int, ...]:
         """A list of integers."""
         values = self.items(key, default)
         for i, value in enumerate(values):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise self.error(f"expected int, found {value!r}", where=f"{self.where}.{key}[{i}]")
+            if not isinstance(value, int) or isinstance(value, bool) or not -_INT64 <= value < _INT64:
+                raise self.error(f"expected an integer, found {f'{value!r}'[:60]}", where=f"{self.where}.{key}[{i}]")
         return tuple(values)
 
     def numbers(self, key: str, default: Any = _MISSING) -> tuple[float, ...]:

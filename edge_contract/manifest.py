@@ -10,11 +10,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edge_contract import canonical
-from edge_contract.errors import ManifestError
+from edge_contract.errors import ContractError, ManifestError
 from edge_contract.fields import Fields
 from edge_contract.preprocess import POSTPROCESS, Preprocess
+from edge_contract.topics import is_name
 
-__all__ = ["FORMATS", "RUNTIMES", "SCHEMA", "Artefact", "BundleFile", "Manifest", "TensorSpec"]
+__all__ = ["FORMATS", "MANIFEST_NAME", "RUNTIMES", "SCHEMA", "Artefact", "BundleFile", "Manifest", "TensorSpec"]
 
 SCHEMA = "strop.bundle/1"
 MANIFEST_NAME = "manifest.json"
@@ -44,9 +45,11 @@ class TensorSpec:
     layout: str
     scale: float = 0.0
     zero_point: int = 0
+    unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {
+            **self.unrecognized,
             "name": self.name,
             "role": self.role,
             "shape": list(self.shape),
@@ -67,6 +70,7 @@ class TensorSpec:
             f.text("layout", among=LAYOUTS),
             f.number("scale", 0.0),
             f.integer("zero_point", 0),
+            f.rest(),
         )
 
 
@@ -77,20 +81,21 @@ class BundleFile:
     path: str
     size: int
     sha256: str
+    unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        return {"path": self.path, "size": self.size, "sha256": self.sha256}
+        return {**self.unrecognized, "path": self.path, "size": self.size, "sha256": self.sha256}
 
     @classmethod
     def from_json(cls, document: Any, where: str) -> "BundleFile":
         f = Fields(document, where, ManifestError)
         path = f.text("path")
-        parts = PurePosixPath(path).parts
-        if not path or path.startswith("/") or "\\" in path or ".." in parts or str(PurePosixPath(path)) != path:
+        plain = str(PurePosixPath(path)) == path and path != "." and not set(path) & {"\\", "\0"}
+        if not plain or path.startswith("/") or ".." in PurePosixPath(path).parts:
             raise ManifestError(f"{path!r} leaves the bundle", where=f"{where}.path", fix="use a relative path")
         if path == MANIFEST_NAME:
             raise ManifestError("the manifest cannot list itself", where=f"{where}.path")
-        return cls(path, f.integer("size", minimum=0), f.digest("sha256"))
+        return cls(path, f.integer("size", minimum=0), f.digest("sha256"), f.rest())
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,7 @@ class Artefact:
     plan_digest: str
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
+    unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def output(self, role: str) -> TensorSpec | None:
         """Return the output of a role, or None."""
@@ -123,6 +129,7 @@ class Artefact:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            **self.unrecognized,
             "path": self.path,
             "format": self.format,
             "runtimes": list(self.runtimes),
@@ -153,6 +160,7 @@ class Artefact:
             f.text("plan_digest", ""),
             TensorSpec.from_json(f.object("input"), f"{where}.input"),
             tuple(outputs),
+            f.rest(),
         )
 
 
@@ -243,18 +251,17 @@ class Manifest:
         """Return the manifest in canonical bytes.
 
         Raises:
-            ManifestError: Malformed, of another schema, not canonical, a path that leaves the bundle, a file
-                that stands twice, or a path that no file entry backs.
+            ManifestError: Malformed, of another schema, not canonical, a model name that may not stand in a topic,
+                a path that leaves the bundle, a file that stands twice or inside another file, a path that no
+                file entry backs, a profile of no artefact, or labels that do not fit the logits.
         """
         if len(data) > MAX_MANIFEST_BYTES:
             raise ManifestError(f"{len(data)} bytes, more than {MAX_MANIFEST_BYTES}", where="manifest")
         try:
             document = canonical.loads(data, where="manifest")
             is_canonical = canonical.dumps(document) == data
-        except ManifestError:
-            raise
-        except Exception as error:
-            raise ManifestError(str(error), where="manifest") from error
+        except ContractError as error:
+            raise ManifestError(error.what, where="manifest") from error
         manifest = cls.from_json(document)
         if not is_canonical:
             raise ManifestError("the bytes are not canonical JSON", where="manifest", fix="build the bundle again")
@@ -285,17 +292,36 @@ class Manifest:
             files=files,
             unrecognized=f.rest(),
         )
+        manifest._check_names()
         manifest._check_paths()
         return manifest
+
+    def _check_names(self) -> None:
+        if not is_name(self.model):  # it becomes a folder on the device and a word in URLs
+            fix = "use letters, digits, '.', '_' and '-', at most 63"
+            raise ManifestError(f"{self.model!r} is not a model name", where="manifest.model", fix=fix)
+        for artefact in self.artefacts:
+            logits = artefact.output("logits")
+            classes = logits.shape[-1] if logits is not None and logits.shape else 0
+            if self.labels and classes not in (0, len(self.labels)):
+                what = f"{len(self.labels)} labels for {classes} logits of {artefact.path!r}"
+                raise ManifestError(what, where="manifest.labels")
 
     def _check_paths(self) -> None:
         paths = [entry.path for entry in self.files]
         doubled = next((p for i, p in enumerate(paths) if p in paths[:i]), None)
         if doubled is not None:
             raise ManifestError(f"file {doubled!r} stands twice", where="manifest.files")
+        for path in paths:
+            inside = next((str(p) for p in PurePosixPath(path).parents if str(p) in paths), None)
+            if inside is not None:
+                raise ManifestError(f"{inside!r} is a file and a folder", where="manifest.files")
         if not self.artefacts:
             raise ManifestError("no artefact", where="manifest.artefacts")
         named = [a.path for a in self.artefacts] + [self.golden, *self.profiles.values()]
+        stray = next((path for path in self.profiles if path not in [a.path for a in self.artefacts]), None)
+        if stray is not None:
+            raise ManifestError(f"{stray!r} is no artefact", where="manifest.profiles")
         for path in named:
             if path not in paths:
                 raise ManifestError(f"file {path!r} is named but not listed", where="manifest.files")

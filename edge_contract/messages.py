@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from edge_contract import PROTOCOL_VERSION, canonical
-from edge_contract.errors import MessageError
+from edge_contract.errors import ContractError, MessageError
 from edge_contract.fields import Fields
 from edge_contract.states import Phase, Status
 
@@ -31,6 +31,7 @@ __all__ = [
     "TelemetryRow",
     "decode_batch",
     "encode_batch",
+    "next_report",
 ]
 
 CLASSES: Final = ("metric", "drift", "result", "event", "alarm")
@@ -54,10 +55,8 @@ def _open(document: Any, where: str) -> Fields:
 def _load(data: bytes, where: str) -> Any:
     try:
         return canonical.loads(data, where=where)
-    except MessageError:
-        raise
-    except Exception as error:
-        raise MessageError(getattr(error, "what", str(error)), where=where) from error
+    except ContractError as error:
+        raise MessageError(error.what, where=where) from error
 
 
 class _Message:
@@ -187,9 +186,11 @@ class ModelState:
     factory: str
     version: str
     phase: str = ""
+    unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {
+            **self.unrecognized,
             "running": self.running,
             "active": self.active,
             "standby": self.standby,
@@ -208,6 +209,7 @@ class ModelState:
             f.text("factory"),
             f.text("version"),
             f.text("phase", ""),
+            f.rest(),
         )
 
 
@@ -284,9 +286,11 @@ class Probation:
     max_latency_ratio: float = 5.0
     min_agreement: float = 0.8
     max_crashes: int = 1
+    unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {
+            **self.unrecognized,
             "inferences": self.inferences,
             "timeout_s": self.timeout_s,
             "max_error_rate": self.max_error_rate,
@@ -306,6 +310,7 @@ class Probation:
             f.number("max_latency_ratio", default.max_latency_ratio),
             f.number("min_agreement", default.min_agreement),
             f.integer("max_crashes", default.max_crashes, minimum=0),
+            f.rest(),
         )
 
 
@@ -380,9 +385,11 @@ class Signed(_Message):
     payload: bytes
     keyid: str
     signature: str
+    unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {
+            **self.unrecognized,
             "v": PROTOCOL_VERSION,
             "payload": self.payload.decode(),
             "keyid": self.keyid,
@@ -392,7 +399,7 @@ class Signed(_Message):
     @classmethod
     def from_bytes(cls, data: bytes) -> "Signed":
         f = _open(_load(data, "envelope"), "envelope")
-        return cls(f.text("payload").encode(), f.text("keyid"), f.text("signature"))
+        return cls(f.text("payload").encode(), f.text("keyid"), f.text("signature"), f.rest())
 
 
 @dataclass(frozen=True)
@@ -484,13 +491,13 @@ class TelemetryBatch:
             if not isinstance(item, list) or len(item) != 3 or not isinstance(item[2], dict):
                 raise MessageError("expected [seq, time, object]", where=where)
             seq = item[0]
-            if not isinstance(seq, int) or isinstance(seq, bool) or seq <= last:
+            if not isinstance(seq, int) or isinstance(seq, bool) or not last < seq < 1 << 63:
                 raise MessageError(f"sequence {seq!r} does not follow {last}", where=where)
             last = seq
             try:
                 rows.append(TelemetryRow(seq, canonical.as_float(item[1], where=where), item[2]))
-            except Exception as error:
-                raise MessageError(str(error), where=where) from error
+            except ContractError as error:
+                raise MessageError(error.what, where=where) from error
         return cls(f.text("device"), f.text("boot"), f.text("class", among=CLASSES), after, tuple(rows), f.rest())
 
 
@@ -528,6 +535,8 @@ def decode_batch(data: bytes) -> TelemetryBatch:
             plain = inflater.decompress(data[1:], _MAX_INFLATED)
         except zlib.error as error:
             raise MessageError(f"damaged: {error}", where="batch") from error
+        if inflater.unused_data:
+            raise MessageError(f"{len(inflater.unused_data)} bytes after the end", where="batch")
         if not inflater.eof:
             raise MessageError(f"cut short, or more than {_MAX_INFLATED} bytes", where="batch")
     else:
@@ -542,17 +551,19 @@ class TelemetryAck(_Message):
     boot: str
     cls: str
     up_to_seq: int
+    unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        return {"v": PROTOCOL_VERSION, "boot": self.boot, "class": self.cls, "up_to_seq": self.up_to_seq}
+        known = {"v": PROTOCOL_VERSION, "boot": self.boot, "class": self.cls, "up_to_seq": self.up_to_seq}
+        return {**self.unrecognized, **known}
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "TelemetryAck":
         f = _open(_load(data, "ack"), "ack")
-        return cls(f.text("boot"), f.text("class", among=CLASSES), f.integer("up_to_seq", minimum=0))
+        return cls(f.text("boot"), f.text("class", among=CLASSES), f.integer("up_to_seq", minimum=0), f.rest())
 
 
-def next_report(status: JobStatus, *, time: float, **changes: Any) -> JobStatus:
+def next_report(status: JobStatus, /, *, time: float, **changes: Any) -> JobStatus:
     """Return the next report of the same order: ``seq`` one higher, other fields as given.
 
     Example:

@@ -6,10 +6,10 @@ The one numpy implementation is ``edge_agent.runner.preprocess``; training, cali
 device all call it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from edge_contract.errors import ContractError, ManifestError
+from edge_contract.errors import ManifestError, StropError
 from edge_contract.fields import Fields
 
 __all__ = ["COLOURS", "POSTPROCESS", "Preprocess"]
@@ -41,12 +41,11 @@ class Preprocess:
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form; sizes that are None are left out."""
-        document: dict[str, Any] = dict(self.unrecognized)
-        document.update(colour=self.colour, scale=self.scale, mean=list(self.mean), std=list(self.std))
+        document: dict[str, Any] = {"colour": self.colour, "scale": self.scale}
+        document.update(mean=list(self.mean), std=list(self.std))
         for key, size in (("resize", self.resize), ("crop", self.crop)):
             if size is not None:
                 document[key] = list(size)
@@ -54,18 +53,19 @@ class Preprocess:
 
     @classmethod
     def from_json(
-        cls, document: Any, where: str = "preprocess", error: type[ContractError] = ManifestError
+        cls, document: Any, where: str = "preprocess", error: type[StropError] = ManifestError
     ) -> "Preprocess":
         """Return the description in a JSON or TOML object.
 
         Raises:
-            ContractError: (as ``error``) a field of the wrong type, a size below 1, or a zero ``std``.
+            StropError: (as ``error``) a field of the wrong type, a size below 1, a crop beyond the resize, a zero
+                ``std``, or an unknown key: to skip a step that one does not know would change every answer.
         """
         fields = Fields(document, where, error)
 
         def size(key: str) -> tuple[int, int] | None:
             values = fields.integers(key, ())
-            if not values:
+            if key not in document:
                 return None
             if len(values) != 2 or min(values) < 1:
                 raise error(f"{list(values)} is not [height, width]", where=f"{where}.{key}")
@@ -78,6 +78,9 @@ class Preprocess:
                 raise error(f"{len(values)} values for colour '{colour}'", where=f"{where}.{key}")
         if 0.0 in std:
             raise error("a standard deviation of 0", where=f"{where}.std")
-        return cls(
-            colour, size("resize"), size("crop"), fields.number("scale", 1.0), mean, std, unrecognized=fields.rest()
-        )
+        found = cls(colour, size("resize"), size("crop"), fields.number("scale", 1.0), mean, std)
+        if found.resize and found.crop and (found.crop[0] > found.resize[0] or found.crop[1] > found.resize[1]):
+            raise error(f"{list(found.crop)} is larger than resize {list(found.resize)}", where=f"{where}.crop")
+        for key in sorted(fields.rest()):
+            raise error(f"unknown key '{key}'", where=where, fix="correct its spelling, or update Strop")
+        return found

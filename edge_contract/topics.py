@@ -21,7 +21,7 @@ from typing import Final
 
 from edge_contract.errors import TopicError
 
-__all__ = ["CHANNELS", "DOWN", "ROOT", "UP", "Topic", "parse", "server_filters", "topic"]
+__all__ = ["CHANNELS", "DOWN", "ROOT", "UP", "Topic", "is_name", "parse", "server_filters", "topic"]
 
 ROOT: Final = "strop/v1"
 

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``strop bench``: measure in turns, quote ratios."""
+
+import json
+import shlex
+from typing import Annotated
+
+import typer
+
+from benchmarks.interleave import interleave
+from benchmarks.operands import resolve
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Compare two commands or artefacts honestly.", no_args_is_help=True)
+
+
+@app.callback()
+def _root() -> None:
+    """Compare two commands or artefacts honestly."""
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A command in quotes, or BUNDLE@RUNTIME: the one to compare with.")],
+    b: Annotated[str, typer.Argument(help="The other, in the same form.")],
+    pairs: Annotated[int, typer.Option(min=1, help="Turns of A and B.")] = 30,
+    warmup: Annotated[int, typer.Option(min=0, help="Untimed turns before the first pair.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a runtime.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with all times.")] = False,
+) -> None:
+    """Time A and B in turns, A B A B; print medians, their ratio with its interval, machine and command."""
+    words = ["strop", "bench", "compare", a, b, f"--pairs={pairs}", f"--warmup={warmup}", f"--threads={threads}"]
+    found = interleave(
+        resolve(a, threads=threads),
+        resolve(b, threads=threads),
+        names=(a, b),
+        pairs=pairs,
+        warmup=warmup,
+        command=shlex.join(words),
+    )
+    typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feature distillation: the student's features, seen through 1×1 adapters, follow the teacher's."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.recipe_table import nearest
+from compress.trainer import Loss
+from edge_contract.errors import ModelError
+
+__all__ = ["Adapters", "Tap", "feature_loss", "features"]
+
+
+class Tap:
+    """Keeps the outputs of named layers during a forward pass; a context manager that removes its hooks.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
+        >>> with Tap(net, ["0"]) as tap:
+        ...     _ = net(torch.zeros(1, 1, 4, 4))
+        ...     tap.outputs["0"].shape
+        torch.Size([1, 2, 4, 4])
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
+        self.outputs: dict[str, Tensor] = {}
+        known = dict(model.named_modules())
+        for name in layers:
+            if name not in known or not name:
+                names = [one for one in known if one]
+                raise ModelError("no such layer", where=name or "''", fix=nearest(name, names))
+        self._hooks = [known[name].register_forward_hook(self._keeper(name)) for name in layers]
+
+    def _keeper(self, name: str) -> Any:
+        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            self.outputs[name] = output
+
+        return keep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+class Adapters(nn.Module):
+    """One 1×1 convolution for each pair of layers, from the student's channels to the teacher's."""
+
+    def __init__(self, student: Sequence[int], teacher: Sequence[int]) -> None:
+        super().__init__()
+        pairs = zip(student, teacher, strict=True)
+        self.convs = nn.ModuleList(nn.Conv2d(inputs, outputs, 1) for inputs, outputs in pairs)
+
+
+def feature_loss(adapter: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
+    """Return ½ · mean((teacher - adapter(student))²).
+
+    The paper sums over the feature map; the mean makes the weight independent of its size. A teacher's map of
+    another size is averaged down to the student's.
+
+    Args:
+        adapter: Maps the student's channels to the teacher's.
+        student: Features, [N,Cs,H,W].
+        teacher: Features, [N,Ct,H',W'].
+
+    Example:
+        >>> float(feature_loss(nn.Identity(), torch.zeros(1, 1, 2, 2), torch.full((1, 1, 4, 4), 3.0)))
+        4.5
+
+    Reference:
+        Romero et al. 2015, "FitNets", equation 3.
+    """
+    answer = adapter(student)
+    if teacher.shape[2:] != answer.shape[2:]:
+        teacher = F.adaptive_avg_pool2d(teacher, (answer.shape[2], answer.shape[3]))
+    return 0.5 * F.mse_loss(answer, teacher)
+
+
+def features(
+    student: nn.Module, teacher: nn.Module, layers: Sequence[tuple[str, str]], example: Tensor
+) -> tuple[Adapters, list[tuple[str, str]]]:
+    """Return fresh adapters that fit the named layers.
+
+    Args:
+        student, teacher: The networks.
+        layers: Pairs (layer of the student, layer of the teacher).
+        example: One input, float32 [1,C,H,W].
+
+    Raises:
+        ModelError: A layer that is not there (nearest name offered) or whose output is no feature map.
+    """
+    widths: list[list[int]] = []
+    for model, names in ((student, [a for a, _ in layers]), (teacher, [b for _, b in layers])):
+        with Tap(model, names) as tap, torch.no_grad():
+            model.eval()(example)
+            for name in names:
+                found = tap.outputs.get(name)
+                if not isinstance(found, Tensor) or found.ndim != 4:
+                    raise ModelError("its output is no feature map [N,C,H,W]", where=name, fix="name a convolution")
+            widths.append([tap.outputs[name].shape[1] for name in names])
+    return Adapters(*widths), list(layers)
+
+
+def with_features(
+    base: Loss, teacher: nn.Module, adapters: Adapters, layers: Sequence[tuple[str, str]], weight: float
+) -> Loss:
+    """Return the loss ``base`` + weight · the mean feature loss over the pairs of layers."""
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        with Tap(model, [a for a, _ in layers]) as mine, Tap(teacher, [b for _, b in layers]) as theirs:
+            total = base(model, x, y)  # runs both networks once; the taps see what passes
+        terms = [
+            feature_loss(adapter, mine.outputs[a], theirs.outputs[b])
+            for adapter, (a, b) in zip(adapters.convs, layers, strict=True)
+        ]
+        return total + weight * torch.stack(terms).mean()
+
+    return loss

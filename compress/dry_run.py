@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recipe would do, without training: widths, parameters, multiply-accumulates and size after each step."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress import cost, sources
+from compress.prune.step import cut
+from compress.recipe import Recipe
+from compress.recipe_steps import Prune, Quantize, Train
+
+__all__ = ["Estimate", "dry_run"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is expected after one step; ``size_kb`` counts weights."""
+
+    number: int
+    kind: str
+    method: str
+    epochs: int = 0
+    macs: int = 0
+    parameters: int = 0
+    size_kb: float = 0.0
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def dry_run(recipe: Recipe, teacher_weights: Path | None = None) -> tuple[Estimate, ...]:
+    """Return the entering model and the estimate after each step; nothing is trained and nothing is written.
+
+    Data, model and teacher are really loaded, so every wrong name shows here. Pruning is done for its cost, with
+    weights that were not trained: the widths of single layers will differ, the target will be met alike.
+
+    Args:
+        recipe: What would be done.
+        teacher_weights: If given, they are loaded and checked.
+
+    Raises:
+        StropError: Whatever ``compress.pipeline.run`` would refuse before its first epoch, or for a pruning target.
+    """
+    data, _sealed = sources.load_data(recipe)
+    sources.load_augment(recipe)
+    if teacher_weights is not None or recipe.model.teacher_weights:
+        sources.load_teacher(recipe, teacher_weights)
+    model = sources.load_model(recipe)
+    train = sources.tensors(recipe, data.train.take_first(1))
+    entering = "weights" if recipe.model.weights else "untrained"
+    found = [_estimate(Estimate(0, "enter", entering), model, train)]
+    for number, step in enumerate(recipe.steps, 1):
+        now = Estimate(number, step.kind, step.method)
+        if isinstance(step, Train | Prune):
+            now = replace(now, epochs=step.training.epochs)
+        if isinstance(step, Prune):
+            now = replace(now, note=cut(replace(step, method="magnitude"), model, train).note)
+        now = _estimate(now, model, train)
+        found.append(replace(now, size_kb=_int8_kb(model)) if isinstance(step, Quantize) else now)
+    return tuple(found)
+
+
+def _estimate(step: Estimate, model: nn.Module, train: sources.Tensors) -> Estimate:
+    total = cost.measure(model, train.x[:1])
+    return replace(step, macs=total.macs, parameters=total.parameters, size_kb=cost.weight_bytes(model) / 1000)
+
+
+def _int8_kb(model: nn.Module) -> float:
+    """One byte for each weight, four for each bias; every layer with weights has a bias once it is folded."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    return sum(layer.weight.numel() + 4 * layer.weight.shape[0] for layer in layers) / 1000

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a recipe: every step measured on validation, budgets judged there, the test split read once at the end."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from torch import nn
+
+from compress import budget, report, sources
+from compress.compressed import CompressedModel
+from compress.final import candidate, int8_logits, plan_kb, read_test
+from compress.listener import Listener, Silent
+from compress.quantize.plan import QuantizationPlan
+from compress.recipe import Recipe
+from compress.report import CompressionReport
+from compress.run_state import RunState, Shared
+from compress.splits import SealedSplit, WorkingData
+from compress.work import WorkFolder, digest_of
+from edge_contract.errors import BudgetError, RecipeError
+
+__all__ = ["Stopwatch", "run"]
+
+PACKAGES: Final = ("torch", "torch-pruning", "numpy", "strop")
+Stopwatch = Callable[[QuantizationPlan | None, nn.Module], float]
+"""(plan, float model) → latency in milliseconds of one input on the recipe's target."""
+
+
+def run(
+    recipe: Recipe,
+    work: Path,
+    *,
+    teacher_weights: Path | None = None,
+    listener: Listener | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> CompressedModel:
+    """Run a recipe and return the compressed model.
+
+    Args:
+        recipe: What to do.
+        work: Folder for the state of the run; a run that was interrupted goes on from what it finds there.
+        teacher_weights: In place of ``[model] teacher_weights``.
+        listener: Is told about steps and epochs.
+        stopwatch: Measures the latency that ``[budget] latency_ms`` judges.
+
+    Raises:
+        RecipeError: A name in the recipe leads nowhere.
+        DataError, ModelError: Data or model are not as they must be.
+        BudgetError: A step or the result misses its budget. The steps and a report stay in ``work``, and the test
+            split stays closed.
+    """
+    if recipe.budget.latency_ms is not None and stopwatch is None:
+        fix = "remove it here, and measure the artefact with strop bench"
+        raise RecipeError("key 'latency_ms': nothing measures latency here", where=recipe.where("budget"), fix=fix)
+    data, sealed = sources.load_data(recipe)
+    state = _open(recipe, data, work, teacher_weights, listener or Silent())
+    draft = _draft(state, data)
+    try:
+        floating = _steps(state)
+        latency = None if stopwatch is None else stopwatch(state.plan, floating)
+        lines = budget.judge(recipe.budget, state.done[-1], latency)
+        draft = replace(draft, budget=lines)
+        budget.check_total(recipe.budget, lines, state.done, recipe.where("budget"))
+    except BudgetError:
+        report.write(replace(draft, steps=tuple(state.done)), work)
+        raise
+    return _close(state, replace(draft, steps=tuple(state.done)), floating, sealed, data)
+
+
+def _open(recipe: Recipe, data: WorkingData, work: Path, teacher_weights: Path | None, listener: Listener) -> RunState:
+    teacher = sources.load_teacher(recipe, teacher_weights)
+    entering = sources.load_model(recipe)
+    given = (data.digest, digest_of(entering), digest_of(teacher))
+    shared = Shared(
+        recipe,
+        sources.tensors(recipe, data.train),
+        sources.tensors(recipe, data.calibration),
+        sources.tensors(recipe, data.validation),
+        teacher,
+        sources.load_augment(recipe),
+        WorkFolder(work, recipe, given),
+        listener,
+    )
+    return RunState(shared, copy.deepcopy(entering))
+
+
+def _steps(state: RunState) -> nn.Module:
+    """Run every step and return the float model, from which the plan was made if there is one."""
+    state.enter()
+    for number, step in enumerate(state.shared.recipe.steps, 1):
+        done = state.step(number, step)
+        budget.check_step(done, step.max_drop, state.shared.recipe.where(f"step {number}"))
+    return state.now.model
+
+
+def _draft(state: RunState, data: WorkingData) -> CompressionReport:
+    recipe, shared = state.shared.recipe, state.shared
+    return CompressionReport(
+        recipe.name,
+        recipe.target,
+        recipe.data.metric,
+        recipe.seed,
+        recipe.digest,
+        data.digest,
+        digest_of(shared.teacher),
+        (),
+        versions=tuple((name, metadata.version(name)) for name in sorted(PACKAGES)),
+    )
+
+
+def _close(
+    state: RunState, draft: CompressionReport, floating: nn.Module, sealed: SealedSplit, data: WorkingData
+) -> CompressedModel:
+    """Read the test split, once, and put everything together."""
+    recipe, example = state.shared.recipe, state.shared.example
+    candidates = {"float": candidate(floating, example)}
+    if state.shared.teacher is not None:
+        candidates = {"teacher": candidate(state.shared.teacher, example), **candidates}
+    notes: tuple[str, ...] = ()
+    if state.plan is not None:
+        cost = candidates["float"]
+        candidates["int8"] = replace(cost, logits=int8_logits(state.plan), size_kb=plan_kb(state.plan))
+        notes = state.plan.notes
+    rows, change = read_test(recipe, sealed, candidates)
+    seconds = sum(step.seconds for step in draft.steps)
+    final = replace(draft, test=rows, change=change, seconds=seconds, notes=notes)
+    channels, height, width = (int(size) for size in example.shape[1:])
+    return CompressedModel(
+        recipe.name,
+        floating,
+        state.plan,
+        recipe.preprocess,
+        data.labels,
+        final,
+        recipe.text,
+        (channels, height, width),
+    )

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a folded graph over the calibration samples and observe the range of every tensor."""
+
+import torch
+from torch import Tensor
+
+from compress.quantize.graph import FloatGraph, evaluate
+from compress.quantize.observers import Observer, make_observer
+from edge_contract.errors import DataError, ModelError
+
+__all__ = ["FEW_SAMPLES", "Ranges", "calibrate", "check_samples"]
+
+FEW_SAMPLES = 64  # fewer give ranges that depend on luck; the report says so
+_BATCH = 16  # samples evaluated at once: bounds memory, and is large enough that PyTorch's overhead does not show
+Ranges = dict[str, tuple[float, float]]
+
+
+def check_samples(samples: Tensor) -> tuple[str, ...]:
+    """Return warnings about a calibration set [N, C, H, W].
+
+    Raises:
+        DataError: Not float32 of four dimensions, empty, not finite (names the sample), or constant.
+    """
+    where = "calibration data"
+    if samples.dim() != 4 or samples.dtype != torch.float32:
+        what = f"{str(samples.dtype).removeprefix('torch.')} of shape {list(samples.shape)}"
+        raise DataError(what, where=where, fix="give float32 of shape [N, C, H, W], already preprocessed")
+    if samples.numel() == 0:
+        raise DataError("no samples", where=where, fix="give at least 64 typical inputs")
+    finite = torch.isfinite(samples).flatten(1).all(1)
+    if not finite.all():
+        raise DataError("NaN or an infinity", where=f"{where}, sample {int((~finite).nonzero()[0])}", fix="drop it")
+    if samples.min() == samples.max():
+        raise DataError("all values are equal", where=where, fix="give typical inputs, already preprocessed")
+    count = samples.shape[0]
+    if count < FEW_SAMPLES:
+        return (f"only {count} calibration samples: ranges may be too narrow; give at least {FEW_SAMPLES}",)
+    return ()
+
+
+def calibrate(graph: FloatGraph, samples: Tensor, *, observer: str = "min-max", percentile: float = 99.99) -> Ranges:
+    """Return the observed range of every tensor over samples [N, C, H, W], streaming in batches.
+
+    Raises:
+        ModelError: A tensor becomes NaN or infinite; names the layer.
+        UsageError: An unknown observer.
+    """
+    observers: dict[str, Observer] = {}
+    with torch.no_grad():
+        for start in range(0, samples.shape[0], _BATCH):
+            for name, values in evaluate(graph, samples[start : start + _BATCH]):
+                if name not in observers:
+                    observers[name] = make_observer(observer, percentile)
+                observers[name].observe(_finite(graph, name, values))
+    return {name: seen.range() for name, seen in observers.items()}
+
+
+def _finite(graph: FloatGraph, name: str, values: Tensor) -> Tensor:
+    if torch.isfinite(values).all():
+        return values
+    producer = graph.producer(name)
+    layer = producer.name if producer is not None else name
+    raise ModelError("its output is NaN or infinite on the calibration data", where=f"layer '{layer}'", fix="retrain")

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read a module into a FloatGraph by ``torch.export``: operators, parameters, and the module path of each.
+
+An operator outside the table (``operators``) ends in one UnsupportedOperatorError that names the layer and a rewrite.
+"""
+
+import contextlib
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compress.quantize.graph import FloatGraph
+from compress.quantize.operators import HANDLERS
+from compress.quantize.reader import Reader
+from edge_contract.errors import ModelError
+
+__all__ = ["trace"]
+
+
+def _exported(model: nn.Module, example: Tensor) -> Any:
+    module = copy.deepcopy(model).cpu()
+    with contextlib.suppress(NotImplementedError):  # a module out of torch.export is in its final mode already
+        module.eval()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return torch.export.export(module, (example,))
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        shape = list(example.shape)
+        fix = "give the shape that the model expects, and use no branch that depends on the data"
+        raise ModelError(f"cannot be traced on an input of shape {shape}: {reason}", where="model", fix=fix) from error
+
+
+def trace(model: nn.Module, example: Tensor) -> FloatGraph:
+    """Return the operations of a model, traced on one input [1, C, H, W] in evaluation mode; the model is unchanged.
+
+    Raises:
+        ModelError: The input's shape does not fit, control flow depends on data, a parameter is not finite, or the
+            model has more than one input or output.
+        UnsupportedOperatorError: An operator that no plan can express; names the layer and a rewrite.
+    """
+    program = _exported(model, example)
+    signature = program.graph_signature
+    paths = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    constants = {name: program.state_dict[path].detach() for name, path in paths.items() if path in program.state_dict}
+    constants |= {n: program.constants[p] for n, p in signature.inputs_to_lifted_tensor_constants.items()}
+    constants |= {n: program.constants[p] for n, p in paths.items() if p in program.constants}
+    for name, path in paths.items():
+        if not torch.isfinite(constants[name]).all():
+            raise ModelError("holds NaN or an infinity", where=f"parameter '{path}'", fix="train the model again")
+    if len(signature.user_inputs) != 1 or len(signature.user_outputs) != 1:
+        what = f"{len(signature.user_inputs)} inputs and {len(signature.user_outputs)} outputs"
+        raise ModelError(what, where="model", fix="take one tensor and return the logits only")
+    reader = Reader(constants, HANDLERS)
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            reader.read(node)
+    output = signature.user_outputs[0]
+    shape = tuple(example.shape[1:])
+    return FloatGraph(signature.user_inputs[0], shape, reader.alias.get(output, output), tuple(reader.operations))

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Four splits, kept apart by construction.
+
+Compression steps are handed a ``WorkingData``, which has no test split at all. The test split travels beside it
+in a ``SealedSplit``, which only the final evaluation opens, once.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_contract.errors import DataError
+
+__all__ = ["NAMES", "DataSplits", "SealedSplit", "Split", "WorkingData", "split_by_class"]
+
+NAMES = ("train", "calibration", "validation", "test")
+Raw = npt.NDArray[np.generic]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Inputs and labels.
+
+    Attributes:
+        x: Raw inputs, uint8 [N,H,W] or [N,H,W,C] (or float32 of the same shapes).
+        y: Class of each, int64 [N].
+    """
+
+    x: Raw
+    y: Labels
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take_first(self, count: int) -> "Split":
+        """Return the first ``count`` samples."""
+        return Split(self.x[:count], self.y[:count])
+
+
+@dataclass(frozen=True)
+class DataSplits:
+    """What a data source returns: four splits, and the names of the classes (default "0", "1", …)."""
+
+    train: Split
+    calibration: Split
+    validation: Split
+    test: Split
+    labels: tuple[str, ...] = ()
+
+    def items(self) -> list[tuple[str, Split]]:
+        """Return (name, split) in the order of ``NAMES``."""
+        return [(name, getattr(self, name)) for name in NAMES]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes: of the labels if they are named, else the largest class seen plus 1."""
+        return len(self.labels) or 1 + max(int(split.y.max()) for _, split in self.items())
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.labels or tuple(str(i) for i in range(self.classes))
+
+
+@dataclass
+class SealedSplit:
+    """The test split, closed until the final evaluation. ``openings`` counts; the second one is refused.
+
+    Example:
+        >>> sealed = SealedSplit(Split(np.zeros((3, 2, 2), np.uint8), np.array([0, 1, 1])))
+        >>> len(sealed), len(sealed.open()), sealed.openings
+        (3, 3, 1)
+        >>> sealed.open()
+        Traceback (most recent call last):
+        edge_contract.errors.DataError: the test split was already read; it is read once, at the end
+    """
+
+    _split: Split = field(repr=False)
+    openings: int = 0
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def open(self) -> Split:
+        """Return the split, the first time.
+
+        Raises:
+            DataError: It was opened before.
+        """
+        if self.openings:
+            raise DataError("the test split was already read", fix="it is read once, at the end")
+        self.openings += 1
+        return self._split
+
+
+@dataclass(frozen=True)
+class WorkingData:
+    """All that a compression step may see: no test split.
+
+    Attributes:
+        train, calibration, validation: The splits.
+        labels: Names of the classes.
+        digest: SHA-256 over all four splits, for the lineage.
+    """
+
+    train: Split
+    calibration: Split
+    validation: Split
+    labels: tuple[str, ...]
+    digest: str
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.labels)
+
+
+def separate(splits: DataSplits, *, where: str) -> tuple[WorkingData, SealedSplit]:
+    """Check the four splits and return what steps may see, and the sealed test split.
+
+    Raises:
+        DataError: A split is empty, mislabelled, holds NaN, or shares an input with another one.
+    """
+    for name, split in splits.items():
+        _check_form(split, f"{where} ({name} split)")
+    for name, split in splits.items():
+        _check_classes(split, splits.classes, f"{where} ({name} split)")
+    shapes = {name: split.x.shape[1:] for name, split in splits.items()}
+    if len(set(shapes.values())) > 1:
+        raise DataError(f"splits of different shapes {shapes}", where=where, fix="give all splits one shape")
+    prints = _fingerprints(splits)
+    _check_apart(prints, where)
+    names = splits.label_names
+    work = WorkingData(splits.train, splits.calibration, splits.validation, names, _digest(splits, prints))
+    return work, SealedSplit(splits.test)
+
+
+def _check_form(split: Split, where: str) -> None:
+    if split.x.ndim not in (3, 4) or split.y.ndim != 1 or len(split.x) != len(split.y):
+        what = f"inputs {list(split.x.shape)} and labels {list(split.y.shape)}"
+        raise DataError(what, where=where, fix="give x [N,H,W] or [N,H,W,C] and y [N]")
+    if not len(split):
+        raise DataError("the split is empty", where=where, fix="give it at least one sample")
+    if split.x.dtype.kind not in "uif" or split.y.dtype.kind not in "ui":
+        what = f"inputs {split.x.dtype} and labels {split.y.dtype}"
+        raise DataError(what, where=where, fix="give numbers and whole-numbered classes")
+    if split.x.dtype.kind == "f" and not np.isfinite(split.x).all():
+        raise DataError("the inputs hold NaN or Inf", where=where, fix="clean the data")
+
+
+def _check_classes(split: Split, classes: int, where: str) -> None:
+    low, high = int(split.y.min()), int(split.y.max())
+    if low < 0 or high >= classes:
+        raise DataError(f"classes {low} to {high}", where=where, fix=f"use 0 to {classes - 1}")
+
+
+def _fingerprints(splits: DataSplits) -> dict[str, list[bytes]]:
+    return {
+        name: [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in split.x]
+        for name, split in splits.items()
+    }
+
+
+def _check_apart(prints: Mapping[str, list[bytes]], where: str) -> None:
+    seen: dict[bytes, str] = {}
+    for name in NAMES:
+        shared = [(seen[one], row) for row, one in enumerate(prints[name]) if one in seen]
+        if shared:
+            other, row = shared[0]
+            what = f"{len(shared)} inputs of {name} are also in {other} (the first is number {row})"
+            raise DataError(what, where=where, fix="give each input to one split")
+        seen.update(dict.fromkeys(prints[name], name))
+
+
+def _digest(splits: DataSplits, prints: Mapping[str, list[bytes]]) -> str:
+    total = hashlib.sha256()
+    for name, split in splits.items():
+        total.update(f"{name} {split.x.dtype.str} {split.x.shape}".encode())
+        total.update(b"".join(prints[name]))
+        total.update(np.ascontiguousarray(split.y, dtype="<i8").tobytes())
+    return total.hexdigest()
+
+
+def split_by_class(
+    x: Raw, y: Labels, sizes: Mapping[str, int], *, seed: int, labels: tuple[str, ...] = ()
+) -> DataSplits:
+    """Return a seeded random split in which every class has its share in each part.
+
+    Args:
+        x: Inputs [N,…].
+        y: Classes, int64 [N].
+        sizes: Samples of each split in ``NAMES``; together at most N.
+        seed: Decides the shuffle.
+        labels: Names of the classes.
+
+    Raises:
+        DataError: More samples are asked for than there are.
+
+    Example:
+        >>> y = np.arange(40) % 4
+        >>> sizes = {"train": 20, "calibration": 4, "validation": 8, "test": 8}
+        >>> splits = split_by_class(np.arange(40 * 4, dtype=np.uint8).reshape(40, 2, 2), y, sizes, seed=1)
+        >>> np.bincount(splits.validation.y).tolist()
+        [2, 2, 2, 2]
+    """
+    total = sum(sizes[name] for name in NAMES)
+    if total > len(y):
+        raise DataError(f"{total} samples asked for, {len(y)} there", fix="ask for smaller splits")
+    order = _interleaved(y, seed)
+    edges = np.cumsum([sizes[name] for name in NAMES])
+    shuffle = np.random.default_rng(seed + 1)
+    parts = [shuffle.permutation(rows) for rows in np.split(order, edges)[: len(NAMES)]]
+    train, calibration, validation, test = (Split(x[rows], y[rows].astype(np.int64)) for rows in parts)
+    return DataSplits(train, calibration, validation, test, labels)
+
+
+def _interleaved(y: Labels, seed: int) -> Labels:
+    """Return all rows in an order of which every stretch holds each class in proportion."""
+    generator = np.random.default_rng(seed)
+    shuffled = generator.permutation(len(y))
+    place = np.empty(len(y))
+    for label in np.unique(y):
+        rows = shuffled[y[shuffled] == label]
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.lexsort((np.argsort(shuffled), place)).astype(np.int64)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a run under way: what each finished step left, so that a resumed run starts where it stopped.
+
+A step's state is tied to a key: the digest of everything that decides it (seed, model, data, teacher, and the
+steps up to this one). Changing a later step, the budget or an allowed drop keeps the work before it.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from compress.checkpoint import read_checkpoint, write_checkpoint
+from compress.prune.graph import Pruning, replay
+from compress.recipe import Recipe
+from compress.report import StepReport
+from edge_contract import canonical
+
+__all__ = ["Progressed", "WorkFolder", "digest_of"]
+
+Prunings = tuple[tuple[Pruning, ...], ...]
+
+
+def digest_of(model: nn.Module | None) -> str:
+    """Return the SHA-256 over names, shapes and values of a model's state, empty for no model.
+
+    Example:
+        >>> digest_of(None), len(digest_of(nn.Linear(2, 1)))
+        ('', 64)
+    """
+    if model is None:
+        return ""
+    total = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A model after some steps: its weights, and how the factory's network was cut on the way.
+
+    Attributes:
+        model: In eval mode.
+        prunings: Removals, stage by stage.
+    """
+
+    model: nn.Module
+    prunings: Prunings = ()
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Where a run keeps its state.
+
+    Attributes:
+        path: The folder.
+        recipe: What is run.
+        given: Digests of what the recipe only names: data, weights, teacher.
+    """
+
+    path: Path
+    recipe: Recipe
+    given: Sequence[str] = field(default=())
+
+    def key(self, number: int) -> str:
+        """Return the digest of everything that decides the result of the first ``number`` steps."""
+        recipe = self.recipe
+        steps = [{**asdict(step), "kind": step.kind, "max_drop": None} for step in recipe.steps[:number]]
+        decides = {
+            "seed": recipe.seed,
+            "model": asdict(recipe.model),
+            "data": asdict(recipe.data),
+            "preprocess": recipe.preprocess.to_json(),
+            "steps": steps,
+            "given": list(self.given),
+        }
+        return canonical.digest(canonical.dumps(decides))
+
+    def training(self, number: int) -> Path:
+        """Return the path of the checkpoint of the step's training; the name tells which run it belongs to."""
+        return self.path / f"step-{number}.{self.key(number)[:16]}.training.pt"
+
+    def _file(self, number: int, part: str) -> Path:
+        return self.path / f"step-{number}.{part}.pt"
+
+    def keep(self, number: int, part: str, after: Progressed, report: StepReport | None = None) -> None:
+        """Write what a step has reached: part ``cut`` in its middle, ``done`` at its end."""
+        state = {
+            "model": after.model.state_dict(),
+            "prunings": [[[name, list(channels)] for name, channels in stage] for stage in after.prunings],
+            "report": None if report is None else report.to_json(),
+        }
+        write_checkpoint(self._file(number, part), self.key(number), state)
+        if part == "done":
+            self.training(number).unlink(missing_ok=True)
+            self._file(number, "cut").unlink(missing_ok=True)
+
+    def find(self, number: int, part: str, fresh: nn.Module, example: Tensor) -> tuple[Progressed, Any] | None:
+        """Return the model and the report that a step left, or None.
+
+        Args:
+            number: Of the step.
+            part: ``cut`` or ``done``.
+            fresh: A new network of the factory; it is cut and filled.
+            example: One input, float32 [1,C,H,W].
+        """
+        state = read_checkpoint(self._file(number, part), self.key(number))
+        if state is None:
+            return None
+        prunings = tuple(tuple((name, tuple(ids)) for name, ids in stage) for stage in state["prunings"])
+        model = replay(fresh, example, prunings)
+        model.load_state_dict(state["model"])
+        return Progressed(model.eval(), prunings), state["report"]
+
+    def clear(self) -> None:
+        """Forget the run."""
+        shutil.rmtree(self.path, ignore_errors=True)

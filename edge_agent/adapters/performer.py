@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries out what the core asks. Quick effects at once, in the loop; slow ones in two worker threads.
+
+The order of effects is kept where it matters: ``Persist`` returns when the journal is on the disk, and steps and
+deletions share one thread, so a slot is never deleted under a download. Checks of orders have their own, because
+a cancel must not wait for the end of what it cancels.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from edge_agent.adapters import clock
+from edge_agent.adapters.download import Cancelled
+from edge_agent.adapters.install import Installer
+from edge_agent.adapters.runner_process import RunnerProcess
+from edge_agent.adapters.slots import SlotStore
+from edge_agent.adapters.store import Journal, OutboxStore
+from edge_agent.adapters.trust import TrustHelper
+from edge_agent.core import effects as ef
+from edge_agent.core import events as ev
+from edge_contract.errors import ContractError, DownloadError, EnrolmentError, SlotError, StoreError, StropError
+from edge_contract.manifest import MANIFEST_NAME, Manifest
+from edge_contract.messages import TelemetryBatch, encode_batch
+from edge_contract.profile import ReferenceProfile
+
+__all__ = ["Performer", "Worker"]
+
+BATCH_BYTES: Final = 90_000
+"""Plain bytes of a batch's rows: with frame and zlib never more than 100 KB."""
+_MAY_PASS: Final = (DownloadError, EnrolmentError)
+"""Errors whose cause may pass by itself: the network, or a server that is being set up."""
+
+
+_TOLD: Final = {"event": "info", "alarm": "warning"}
+"""Classes of rows that a person who reads the log wants to see, too."""
+PERSIST_TRIES: Final = 60
+PERSIST_PAUSE_S: Final = 5.0
+
+
+class Worker:
+    """One thread that does one thing after the other; started with the first one."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def do(self, task: Callable[[], None]) -> None:
+        """Put a task at the end."""
+        self._tasks.put(task)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
+
+    def close(self) -> None:
+        """End after the tasks that wait."""
+        self._tasks.put(None)
+
+
+@dataclass(frozen=True)
+class Rim:
+    """The adapters that effects need.
+
+    Attributes:
+        publish: The link's ``publish``, None on a device without a broker.
+        post: Puts an event into the loop's queue; may be called from any thread.
+        log: Writes a line: level, text.
+    """
+
+    slots: SlotStore
+    journal: Journal
+    outbox: OutboxStore
+    runner: RunnerProcess
+    installer: Installer
+    trust: TrustHelper
+    publish: Callable[..., bool] | None
+    post: Callable[[ev.Event], None]
+    log: Callable[[str, str], None]
+
+
+class Performer:
+    """Knows which adapter does what.
+
+    Args:
+        rim: The adapters.
+        device, runtime: Who we are.
+    """
+
+    def __init__(self, rim: Rim, device: str, runtime: str) -> None:
+        self._slots, self._journal, self._outbox, self._runner = rim.slots, rim.journal, rim.outbox, rim.runner
+        self._installer, self._trust, self._device, self._runtime = rim.installer, rim.trust, device, runtime
+        self._publish, self._post, self._log = rim.publish, rim.post, rim.log
+        self._closing = threading.Event()
+        self._steps, self._checks = Worker("steps"), Worker("checks")
+        self._cancels: dict[str, threading.Event] = {}
+        self._how: dict[type[ef.Effect], Callable[[Any], list[ev.Event]]] = {
+            ef.Persist: self._persist,
+            ef.Publish: self._say,
+            ef.CheckJob: self._check,
+            ef.RunStep: self._step,
+            ef.AbortStep: self._abort,
+            ef.FlipSlots: self._flip,
+            ef.Forget: self._forget,
+            ef.ReadProfile: self._read_profile,
+            ef.StartRunner: self._start_runner,
+            ef.StopRunner: self._stop_runner,
+            ef.Command: self._command,
+            ef.KeepRow: self._keep,
+            ef.DropRows: self._drop,
+            ef.CountLost: self._count_lost,
+            ef.RemoveRows: self._remove,
+            ef.SendBatch: self._send,
+            ef.Log: self._write_log,
+        }
+
+    def perform(self, effect: ef.Effect) -> list[ev.Event]:
+        """Carry out one effect; return the events that it gives at once.
+
+        Raises:
+            StoreError: The journal cannot be written. The agent must not go on: the caller ends the process, and
+                the next start takes up the last journal.
+        """
+        return self._how[type(effect)](effect)
+
+    def close(self) -> None:
+        """Cancel what runs, and let the threads end."""
+        self._closing.set()
+        for cancel in self._cancels.values():
+            cancel.set()
+        self._steps.close()
+        self._checks.close()
+
+    def _persist(self, effect: ef.Persist) -> list[ev.Event]:
+        """Write the journal. On a full disk nothing may go on, but the runner does: wait for space, then give up."""
+        for _ in range(PERSIST_TRIES):
+            try:
+                self._journal.write(effect.journal)
+                return []
+            except StoreError as error:
+                self._log("error", str(error))
+                if self._closing.wait(PERSIST_PAUSE_S):
+                    break
+        self._journal.write(effect.journal)
+        return []
+
+    def _say(self, effect: ef.Publish) -> list[ev.Event]:
+        if self._publish is not None:
+            try:
+                self._publish(effect.channel, effect.payload, retain=effect.retain, token=effect.token)
+            except (ContractError, ValueError) as error:  # a topic that nobody speaks, a payload too large for MQTT
+                self._log("error", f"cannot publish: {error}")
+        return []
+
+    def _check(self, effect: ef.CheckJob) -> list[ev.Event]:
+        def task() -> None:
+            try:
+                job = self._trust.verify_job(effect.payload, self._device, now=clock.now().wall)
+                self._post(ev.JobChecked(clock.now(), effect.envelope, job))
+            except StropError as error:
+                may_retry = isinstance(error, _MAY_PASS)
+                self._post(ev.JobRefused(clock.now(), effect.envelope, str(error), may_retry))
+
+        self._checks.do(task)
+        return []
+
+    def _step(self, effect: ef.RunStep) -> list[ev.Event]:
+        job, step = effect.job, effect.step
+        cancel = self._cancels.setdefault(job.job_id, threading.Event())
+
+        def task() -> None:
+            if cancel.is_set():
+                return
+            self._log("info", f"order {job.job_id}: {step} of {job.model} {job.version}")
+            try:
+                slots = self._run_step(step, effect, cancel)
+                self._post(ev.StepDone(clock.now(), job.job_id, step, slots))
+            except Cancelled:
+                return
+            except StropError as error:
+                self._log("warning", f"order {job.job_id}: {step}: {error}")
+                may_retry = isinstance(error, _MAY_PASS)
+                self._post(ev.StepFailed(clock.now(), job.job_id, step, str(error), may_retry))
+            except Exception as error:  # a full disk, a fault of ours: the order ends, the agent does not
+                self._log("error", f"order {job.job_id}: {step}: {type(error).__name__}: {error}")
+                self._post(ev.StepFailed(clock.now(), job.job_id, step, f"{type(error).__name__}: {error}"))
+
+        self._steps.do(task)
+        return []
+
+    def _run_step(self, step: str, effect: ef.RunStep, cancel: threading.Event) -> ev.Slots | None:
+        job = effect.job
+        if step == "preflight":
+            self._installer.preflight(job, cancel.wait)
+        elif step == "download":
+            self._installer.download(
+                job,
+                cancel.wait,
+                lambda done, total: self._post(ev.Progress(clock.now(), job.job_id, done, total)),
+            )
+        elif step == "verify":
+            return self._installer.verify(job)
+        else:
+            return self._installer.commit(job)
+        return None
+
+    def _abort(self, effect: ef.AbortStep) -> list[ev.Event]:
+        cancel = self._cancels.pop(effect.job_id, None)
+        if cancel is not None:
+            cancel.set()
+        return []
+
+    def _flip(self, effect: ef.FlipSlots) -> list[ev.Event]:
+        try:
+            slots = self._slots.flip(effect.model, effect.active, effect.standby)
+            self._log(
+                "info", f"active is {effect.active[:16] or 'nothing'}, standby {effect.standby[:16] or 'nothing'}"
+            )
+            return [ev.Flipped(clock.now(), slots)]
+        except (SlotError, OSError) as error:
+            self._log("error", str(error))
+            return [ev.Flipped(clock.now(), self._slots.read(effect.model), str(error))]
+
+    def _forget(self, effect: ef.Forget) -> list[ev.Event]:
+        def task() -> None:
+            try:
+                self._slots.forget(effect.model, effect.keep)
+            except (SlotError, OSError) as error:
+                self._log("warning", f"cannot delete old slots: {error}")
+
+        self._steps.do(task)
+        return []
+
+    def _read_profile(self, effect: ef.ReadProfile) -> list[ev.Event]:
+        try:
+            folder = self._slots.folder(effect.model, effect.bundle)
+            profile = _profile(folder, self._runtime)
+        except (StropError, OSError) as error:
+            self._log("warning", f"no reference profile for {effect.bundle[:16]}: {error}")
+            profile = None
+        return [ev.ProfileRead(clock.now(), effect.bundle, profile)]
+
+    def _start_runner(self, _effect: ef.StartRunner) -> list[ev.Event]:
+        self._runner.start()
+        return []
+
+    def _stop_runner(self, _effect: ef.StopRunner) -> list[ev.Event]:
+        self._runner.stop(clock.now().mono)
+        return []
+
+    def _command(self, effect: ef.Command) -> list[ev.Event]:
+        words = dict(effect.words)
+        if effect.bundle:
+            words["folder"] = str(self._slots.folder(effect.model, effect.bundle).resolve())
+        self._runner.send(words)
+        return []
+
+    def _keep(self, effect: ef.KeepRow) -> list[ev.Event]:
+        if effect.cls in _TOLD:
+            self._log(_TOLD[effect.cls], effect.body.decode())
+        self._outbox.keep(effect.boot, effect.cls, (effect.seq, effect.time, effect.body), clock.now().mono)
+        return []
+
+    def _drop(self, effect: ef.DropRows) -> list[ev.Event]:
+        gone = self._outbox.drop_oldest(effect.boot, effect.cls, effect.size, clock.now().mono)
+        return [ev.RowsGone(clock.now(), *gone, dropped=True, asked=effect.size)]
+
+    def _count_lost(self, effect: ef.CountLost) -> list[ev.Event]:
+        self._outbox.count_lost(effect.cls, clock.now().mono)
+        return []
+
+    def _remove(self, effect: ef.RemoveRows) -> list[ev.Event]:
+        gone = self._outbox.remove(effect.boot, effect.cls, effect.up_to_seq, clock.now().mono)
+        return [ev.RowsGone(clock.now(), *gone)]
+
+    def _send(self, effect: ef.SendBatch) -> list[ev.Event]:
+        rows = self._outbox.batch(effect.boot, effect.cls, effect.after_seq, max_bytes=BATCH_BYTES)
+        up_to = 0
+        if rows and self._publish is not None:
+            batch = TelemetryBatch(self._device, effect.boot, effect.cls, effect.after_seq, tuple(rows))
+            if self._publish(f"tm/{effect.cls}", encode_batch(batch)):
+                up_to = rows[-1].seq
+        return [ev.BatchSent(clock.now(), effect.boot, effect.cls, up_to)]
+
+    def _write_log(self, effect: ef.Log) -> list[ev.Event]:
+        self._log(effect.level, effect.text)
+        return []
+
+
+def _profile(folder: Path, runtime: str) -> ReferenceProfile | None:
+    """Return the reference profile of our artefact in a slot, None if the bundle has none.
+
+    Raises:
+        ManifestError, ProfileError, OSError: It cannot be read.
+    """
+    manifest = Manifest.from_bytes((folder / MANIFEST_NAME).read_bytes())
+    name = manifest.profiles.get(manifest.artefact_for(runtime).path)
+    return ReferenceProfile.from_bytes((folder / name).read_bytes()) if name else None

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control process: the only place that wires core and rim, and its one loop.
+
+Events wait in one queue; ``App.feed`` gives each to the core and carries out what it asks, in order. What takes
+long (downloads, the trust helper) runs in two worker threads that only put events into the queue. Standard
+library and paho: no numpy, no runtime, no typer.
+"""
+
+import fcntl
+import gc
+import os
+import queue
+import signal
+import traceback
+from collections import deque
+from pathlib import Path
+from typing import IO, Any, Final
+
+from edge_agent.adapters import board, clock, tls
+from edge_agent.adapters.install import Installer
+from edge_agent.adapters.log import LogFile
+from edge_agent.adapters.mqtt import Link, Listener, Whose, parse_address
+from edge_agent.adapters.performer import Performer, Rim
+from edge_agent.adapters.runner_process import RunnerProcess, lend_library
+from edge_agent.adapters.slots import SlotStore
+from edge_agent.adapters.store import Journal, OutboxStore
+from edge_agent.adapters.trust import TrustHelper
+from edge_agent.config import AGENT_VERSION, AgentConfig, load
+from edge_agent.core import agent
+from edge_agent.core import events as ev
+from edge_agent.core.state import Identity, State
+from edge_agent.counters import CounterFile
+from edge_contract.errors import StoreError
+
+__all__ = ["App", "run"]
+
+TICK_S: Final = 1.0
+
+
+class App:
+    """One agent over one data folder.
+
+    Args:
+        data: The data folder.
+        config: Its configuration.
+        log: Where lines go.
+    """
+
+    def __init__(self, data: Path, config: AgentConfig, log: LogFile) -> None:
+        self.data, self.config, self.log = data, config, log
+        self.inbox: queue.SimpleQueue[ev.Event] = queue.SimpleQueue()
+        self.boot = clock.new_boot_id()
+        self.slots = SlotStore(data / "models")
+        self.journal = Journal(data / "journal.json")
+        self.outbox = OutboxStore(data / "outbox.db")
+        self.counters = CounterFile(data / "counters.bin")
+        log_path, library = data / "logs" / "runner.log", lend_library(data / "lib")
+        self.runner = RunnerProcess(self._runner_command(), log_path, self._said, self._exited, library=library)
+        self.link = self._link()
+        rim = Rim(
+            slots=self.slots,
+            journal=self.journal,
+            outbox=self.outbox,
+            runner=self.runner,
+            installer=self._installer(),
+            trust=TrustHelper(data),
+            publish=self.link.publish if self.link else None,
+            post=self.inbox.put,
+            log=log.write,
+        )
+        self._performer = Performer(rim, config.device, config.runtime)
+        self.state: State = agent.initial(self._identity(), config.model)
+        self._is_stopping = False
+        self._link_text = ""
+
+    def _identity(self) -> Identity:
+        config = self.config
+        return Identity(
+            device=config.device,
+            boot=self.boot,
+            runtime=config.runtime,
+            agent_version=AGENT_VERSION,
+            board=board.facts(),
+            sources=config.sources,
+            defaults=config.settings,
+            outbox_bytes=config.outbox_bytes,
+        )
+
+    def _runner_command(self) -> list[str]:
+        options = ["--runtime", self.config.runtime, "--counters", str(self.data / "counters.bin")]
+        threads = ["--threads", str(self.config.threads)]
+        return [self.config.runner_python, "-P", "-m", "edge_agent.runner.process", *options, *threads]
+
+    def _context(self) -> Any:
+        return tls.device_context(self.data / "identity") if self.config.tls else None
+
+    def _installer(self) -> Installer:
+        config = self.config
+        limit = config.bandwidth_kbps * 1000
+        trust = TrustHelper(self.data)
+        return Installer(self.slots, trust, config.device_url, config.runtime, self._context, limit_bps=limit)
+
+    def _link(self) -> Link | None:
+        config = self.config
+        if not config.broker:
+            return None
+        host, port = parse_address(config.broker)
+        hear = Listener(
+            lambda session: self.inbox.put(ev.Connected(clock.now(), session)),
+            lambda reason: self.inbox.put(ev.Disconnected(clock.now(), reason)),
+            lambda channel, payload: self.inbox.put(ev.Message(clock.now(), channel, payload)),
+            lambda token: self.inbox.put(ev.Published(clock.now(), token)),
+        )
+        whose = Whose(config.tenant, config.device, self.boot)
+        return Link(whose, (host, port), self._context, hear, cap_s=config.reconnect_max_s)
+
+    def _said(self, words: dict[str, Any]) -> None:
+        self.inbox.put(ev.RunnerSaid(clock.now(), words))
+
+    def _exited(self, code: int) -> None:
+        self.inbox.put(ev.RunnerExited(clock.now(), code))
+
+    def begin(self) -> None:
+        """Take up what the disk remembers, and start the link."""
+        remembered = self.journal.read()
+        on_disk = self.slots.models()
+        model = self.config.model or str(remembered.get("model", "")) or (on_disk[0] if len(on_disk) == 1 else "")
+        found = (model, self.slots.read(model), remembered, self.outbox.held(), self.outbox.dropped())
+        self.feed(ev.Booted(clock.now(), *found))
+        if self.link is not None:
+            self.link.start()
+        self.log.write(
+            "info", f"ready device={self.config.device} boot={self.boot} active={self.state.slots.active[:16]}"
+        )
+
+    def feed(self, event: ev.Event) -> None:
+        """Give one event to the core and carry out what it asks; answers at once go before other events.
+
+        A fault of the core costs the event that met it: its state is a value, so it stands as it was before.
+        """
+        waiting = deque([event])
+        while waiting:
+            one = waiting.popleft()
+            try:
+                self.state, effects = agent.handle(self.state, one)
+            except Exception:
+                self.log.write("error", f"{type(one).__name__} is dropped: {traceback.format_exc(limit=-3)}")
+                continue
+            for effect in effects:
+                waiting.extend(self._performer.perform(effect))
+
+    def loop(self) -> None:
+        """Handle events until a stop was asked for."""
+        next_tick = clock.now().mono
+        while not self._is_stopping:
+            now = clock.now()
+            if now.mono >= next_tick:
+                self._tick(now)
+                next_tick = now.mono + TICK_S
+            self._commit(now)
+            try:
+                until = min(next_tick, self.outbox.due)
+                event = self.inbox.get(timeout=max(0.001, until - clock.now().mono))
+            except queue.Empty:
+                continue
+            self._log_link(event)
+            self._is_stopping = isinstance(event, ev.Stopping)
+            self.feed(event)
+
+    def _log_link(self, event: ev.Event) -> None:
+        """Say once that the link is up or why it is down; a device may be offline for months."""
+        if isinstance(event, (ev.Connected, ev.Disconnected)):
+            text = "online" if isinstance(event, ev.Connected) else f"offline: {event.reason}"
+            if text != self._link_text:
+                self.log.write("info", text)
+            self._link_text = text
+
+    def _tick(self, now: ev.Instant) -> None:
+        reading = self.counters.read()
+        health = board.health(self.data, self.runner.pid)
+        sample = ev.Sample((reading.epoch, reading.bundle, reading.counters) if reading else None, health)
+        self.feed(ev.Tick(now, sample))
+        self.runner.watch(now.mono)
+
+    def _commit(self, now: ev.Instant) -> None:
+        """Bring rows to the disk that have waited long enough; a disk that refuses costs the least important ones."""
+        for boot, cls, rows, size, up_to in self.outbox.commit_if_due(now.mono):
+            self.feed(ev.RowsGone(now, boot, cls, rows, size, up_to, dropped=True))
+
+    def stop(self) -> None:
+        """Ask the loop to end; may be called from a signal handler."""
+        self.inbox.put(ev.Stopping(clock.now()))
+
+    def end(self) -> None:
+        """Let go of everything, in order."""
+        self._performer.close()
+        if self.link is not None:
+            self.link.stop()
+        self.runner.wait(2.0)
+        self.outbox.close(clock.now().mono)
+        self.log.write("info", "stopped")
+
+
+def _lock(data: Path) -> IO[str]:
+    """Hold the data folder for this process alone; the kernel lets go when it ends.
+
+    Raises:
+        StoreError: Another agent has it.
+    """
+    handle = (data / "agent.lock").open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise StoreError("another agent runs here", where=str(data), fix="stop it first") from error
+    handle.truncate(0)
+    handle.write(str(os.getpid()))
+    handle.flush()
+    return handle
+
+
+def run(data: Path, *, is_quiet: bool = False) -> int:
+    """Run the agent until SIGTERM or SIGINT; return its exit code.
+
+    Raises:
+        StropError: It cannot start: configuration, lock or disk.
+    """
+    config = load(data)
+    lock = _lock(data)
+    try:
+        app = App(data, config, LogFile(data / "logs" / "agent.log", is_quiet=is_quiet))
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda _number, _frame: app.stop())
+        app.begin()
+        gc.freeze()  # what lives until the end need not be looked at again
+        try:
+            app.loop()
+        finally:
+            app.end()
+    finally:
+        lock.close()
+    return 0

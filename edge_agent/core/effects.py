@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the core asks of the world. Effects are carried out in their order; ``Persist`` ends on the disk
+before the next one begins.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge_contract.messages import JobDocument
+
+__all__ = [
+    "AbortStep",
+    "CheckJob",
+    "Command",
+    "CountLost",
+    "DropRows",
+    "Effect",
+    "FlipSlots",
+    "Forget",
+    "KeepRow",
+    "Log",
+    "Note",
+    "Persist",
+    "Publish",
+    "ReadProfile",
+    "RemoveRows",
+    "Report",
+    "RunStep",
+    "Save",
+    "SendBatch",
+    "StartRunner",
+    "StopRunner",
+]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The root of all effects."""
+
+
+@dataclass(frozen=True)
+class Persist(Effect):
+    """Write the journal durably, whole: after this returns, a power cut cannot undo it."""
+
+    journal: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Save(Effect):
+    """Inside the core: persist what is now known. ``agent`` turns it into ``Persist``."""
+
+
+@dataclass(frozen=True)
+class Report(Effect):
+    """Inside the core: tell the server how the order stands. ``agent`` turns it into ``Publish``."""
+
+
+@dataclass(frozen=True)
+class Note(Effect):
+    """Inside the core: a row for the outbox. ``agent`` turns it into ``KeepRow``."""
+
+    cls: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Publish(Effect):
+    """Say something on a channel at QoS 1; with a ``token`` the broker's PUBACK comes back as Published."""
+
+    channel: str
+    payload: bytes
+    retain: bool = False
+    token: str = ""
+
+
+@dataclass(frozen=True)
+class CheckJob(Effect):
+    """Let the trust helper check an order's envelope."""
+
+    envelope: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class RunStep(Effect):
+    """Start a slow step of an execution beside the loop: ``preflight``, ``download``, ``verify``, ``commit``."""
+
+    step: str
+    job: JobDocument
+
+
+@dataclass(frozen=True)
+class AbortStep(Effect):
+    """Stop whatever step runs for this order; its result no longer matters."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class FlipSlots(Effect):
+    """Point ``active`` and ``standby`` at these bundles, durably; empty removes the pointer."""
+
+    model: str
+    active: str
+    standby: str
+
+
+@dataclass(frozen=True)
+class Forget(Effect):
+    """Delete every slot and half-finished download that no pointer holds and that is not in ``keep``."""
+
+    model: str
+    keep: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReadProfile(Effect):
+    """Read a bundle's reference profile for our runtime."""
+
+    model: str
+    bundle: str
+
+
+@dataclass(frozen=True)
+class StartRunner(Effect):
+    """Start the runner process."""
+
+
+@dataclass(frozen=True)
+class StopRunner(Effect):
+    """End the runner process, by force if it does not listen."""
+
+
+@dataclass(frozen=True)
+class Command(Effect):
+    """One line to the runner. ``bundle`` names a slot whose folder the adapter fills in."""
+
+    words: Mapping[str, Any]
+    model: str = ""
+    bundle: str = ""
+
+
+@dataclass(frozen=True)
+class KeepRow(Effect):
+    """Put a row into the outbox; ``body`` is its canonical JSON."""
+
+    boot: str
+    cls: str
+    seq: int
+    time: float
+    body: bytes
+
+
+@dataclass(frozen=True)
+class DropRows(Effect):
+    """Delete the oldest rows of a queue until ``size`` bytes are free, and count them as dropped."""
+
+    boot: str
+    cls: str
+    size: int
+
+
+@dataclass(frozen=True)
+class CountLost(Effect):
+    """Count a row that was dropped before it was ever stored."""
+
+    cls: str
+
+
+@dataclass(frozen=True)
+class RemoveRows(Effect):
+    """The server has these rows: delete them."""
+
+    boot: str
+    cls: str
+    up_to_seq: int
+
+
+@dataclass(frozen=True)
+class SendBatch(Effect):
+    """Publish the oldest rows of a queue as one batch."""
+
+    boot: str
+    cls: str
+    after_seq: int
+
+
+@dataclass(frozen=True)
+class Log(Effect):
+    """One line for the log file."""
+
+    level: str
+    text: str

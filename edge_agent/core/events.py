@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can happen to the agent. Every event carries its time, for the core has no clock."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_agent.core.outbox import Held
+from edge_contract.messages import JobDocument
+from edge_contract.profile import ReferenceProfile
+from edge_contract.summary import Counters
+
+__all__ = [
+    "BatchSent",
+    "Booted",
+    "Connected",
+    "Disconnected",
+    "Event",
+    "Flipped",
+    "Instant",
+    "JobChecked",
+    "JobRefused",
+    "Message",
+    "ProfileRead",
+    "Progress",
+    "Published",
+    "RowsGone",
+    "RunnerExited",
+    "RunnerSaid",
+    "Sample",
+    "Slots",
+    "StepDone",
+    "StepFailed",
+    "Stopping",
+    "Tick",
+]
+
+
+@dataclass(frozen=True)
+class Instant:
+    """One moment on two clocks: ``wall`` in seconds since 1970 (may jump), ``mono`` in seconds (never jumps)."""
+
+    wall: float
+    mono: float
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What the disk holds for one model: bundle ids of the three pointers, and the version of each bundle."""
+
+    active: str = ""
+    standby: str = ""
+    factory: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is read once a second: the runner's counters, and the board's health as plain numbers.
+
+    ``counters`` is (epoch, bundle id, counts since the epoch began), or None while no runner writes.
+    """
+
+    counters: tuple[int, str, Counters] | None = None
+    health: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """The root of all events."""
+
+    at: Instant
+
+
+@dataclass(frozen=True)
+class Booted(Event):
+    """The process started: what the journal, the slots and the outbox held."""
+
+    model: str
+    slots: Slots
+    journal: Mapping[str, Any]
+    outbox: tuple[Held, ...]
+    dropped: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Tick(Event):
+    """A second passed."""
+
+    sample: Sample = Sample()
+
+
+@dataclass(frozen=True)
+class Stopping(Event):
+    """The process was asked to end cleanly."""
+
+
+@dataclass(frozen=True)
+class Connected(Event):
+    """The broker took us and our subscriptions; ``session`` counts connections within this boot."""
+
+    session: int
+
+
+@dataclass(frozen=True)
+class Disconnected(Event):
+    """The link is gone."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Message(Event):
+    """Bytes from the broker on one of our channels, such as ``job/next``."""
+
+    channel: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Published(Event):
+    """The broker confirmed a publication that asked for it by a token."""
+
+    token: str
+
+
+@dataclass(frozen=True)
+class JobChecked(Event):
+    """The trust helper found an order genuine; ``envelope`` is the SHA-256 of the envelope's bytes."""
+
+    envelope: str
+    job: JobDocument
+
+
+@dataclass(frozen=True)
+class JobRefused(Event):
+    """The trust helper refused an order, or could not run (``may_retry``)."""
+
+    envelope: str
+    reason: str
+    may_retry: bool = False
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """Bytes of a download that are safe on disk."""
+
+    job_id: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class StepDone(Event):
+    """A slow step of an execution ended well: ``preflight``, ``download``, ``verify`` or ``commit``."""
+
+    job_id: str
+    step: str
+    slots: Slots | None = None
+
+
+@dataclass(frozen=True)
+class StepFailed(Event):
+    """A slow step failed; with ``may_retry`` the cause may pass by itself, such as a lost network."""
+
+    job_id: str
+    step: str
+    reason: str
+    may_retry: bool = False
+
+
+@dataclass(frozen=True)
+class Flipped(Event):
+    """The pointers were written and read back."""
+
+    slots: Slots
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ProfileRead(Event):
+    """The reference profile of a bundle in a slot, None if it has none that can be read."""
+
+    bundle: str
+    profile: ReferenceProfile | None
+
+
+@dataclass(frozen=True)
+class RunnerSaid(Event):
+    """One line from the runner, decoded: see the protocol in ``docs/agent.md``."""
+
+    words: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunnerExited(Event):
+    """The runner process is gone."""
+
+    code: int
+
+
+@dataclass(frozen=True)
+class BatchSent(Event):
+    """A batch went out with rows up to ``up_to_seq``; 0 means that there was nothing to send."""
+
+    boot: str
+    cls: str
+    up_to_seq: int
+
+
+@dataclass(frozen=True)
+class RowsGone(Event):
+    """The store deleted rows of a queue, as the core had asked: after an ack, or ``dropped`` by policy."""
+
+    boot: str
+    cls: str
+    rows: int
+    size: int
+    up_to_seq: int
+    dropped: bool = False
+    asked: int = 0

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the runner's counters to drift windows and heartbeat metrics.
+
+The runner counts from its start; a window is the difference of two readings. A new epoch (the runner
+restarted, or another bundle became active) closes the window with the last reading of the old one.
+"""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from edge_agent.core.effects import Effect, Note
+from edge_agent.core.events import Instant, Sample
+from edge_agent.core.twin import Settings
+from edge_contract.counts import Counters, latency_quantile_us
+from edge_contract.errors import ContractError
+from edge_contract.profile import ReferenceProfile
+from edge_contract.summary import DriftSummary, Flag, Health, short_hash
+from edge_contract.verdict import DriftState, judge
+
+__all__ = ["Meter", "Windows", "close", "median_us", "observe"]
+
+FEW: Final = 64
+"""A window below this many samples is marked as partial."""
+
+Reading = tuple[int, str, Counters]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The open window of one bundle.
+
+    Attributes:
+        device, boot: Whose windows.
+        number: The window's number on this device, growing over restarts.
+        bundle: What profile and drift belong to.
+        base, latest: Readings at the window's start and now.
+        opened: When it began.
+        profile: The bundle's reference profile, None while unknown.
+        drift: Evidence that is carried from window to window.
+        warm: Lowest, sum, highest temperature and their number.
+    """
+
+    device: str
+    boot: str
+    number: int = 1
+    bundle: str = ""
+    base: Reading | None = None
+    latest: Reading | None = None
+    opened: Instant = field(default_factory=lambda: Instant(0.0, 0.0))
+    profile: ReferenceProfile | None = None
+    drift: DriftState | None = None
+    warm: tuple[float, float, float, int] | None = None
+
+    @property
+    def counted(self) -> Counters | None:
+        """What the open window has counted, None if nothing."""
+        if self.base is None or self.latest is None or self.latest[2].n_infer == self.base[2].n_infer:
+            return None
+        return self.latest[2].minus(self.base[2])
+
+
+def observe(windows: Windows, sample: Sample, settings: Settings, at: Instant) -> tuple[Windows, list[Effect]]:
+    """Take a reading in, and close the window if it is full, old, or belongs to an epoch that ended."""
+    reading = sample.counters
+    windows = _warmed(windows, sample.health.get("temperature_c"))
+    if reading is None:
+        return windows, []
+    effects: list[Effect] = []
+    if windows.base is None or windows.base[:2] != reading[:2]:
+        windows, effects = close(windows, sample.health, at)
+        fresh = reading[1] != windows.bundle
+        kept = replace(windows, bundle=reading[1], profile=None, drift=None) if fresh else windows
+        # The runner's counters start at zero with an epoch, so nothing of its first second is lost.
+        zero = Counters.zero(reading[2].slots)
+        return replace(kept, base=(reading[0], reading[1], zero), latest=reading, opened=at), effects
+    windows = replace(windows, latest=reading)
+    counted = windows.counted
+    if counted is None:
+        return windows, []
+    is_full = counted.n_infer >= settings.window_inferences
+    if is_full or at.mono - windows.opened.mono >= settings.window_s:
+        windows, effects = close(windows, sample.health, at)
+        return replace(windows, base=reading, opened=at), effects
+    return windows, []
+
+
+def close(windows: Windows, health: Mapping[str, Any], at: Instant) -> tuple[Windows, list[Effect]]:
+    """Turn the open window into a drift row, and an alarm row when the verdict becomes an alarm."""
+    counted = windows.counted
+    if counted is None:
+        return windows, []
+    closed = replace(windows, number=windows.number + 1, base=windows.latest, warm=None)
+    try:
+        summary = _summary(windows, counted, health, at)
+        body: dict[str, Any] = {"bundle": windows.bundle}
+        if windows.profile is None:
+            body["summary"] = base64.b64encode(summary.encode()).decode()
+            return closed, [Note("drift", body)]
+        verdict, drift = judge(windows.profile, summary, windows.drift or DriftState())
+        body.update(summary=base64.b64encode(drift.stamp(summary).encode()).decode(), verdict=verdict.to_json())
+    except (ContractError, ArithmeticError, ValueError) as error:  # counters that cannot be: say so, go on counting
+        return closed, [Note("event", {"kind": "window_lost", "reason": str(error)[:300]})]
+    effects: list[Effect] = [Note("drift", body)]
+    if drift.is_alarmed and not (windows.drift and windows.drift.is_alarmed):
+        effects.append(Note("alarm", {"kind": "drift", "bundle": windows.bundle, "verdict": verdict.to_json()}))
+    return replace(closed, drift=drift), effects
+
+
+def _summary(windows: Windows, counted: Counters, health: Mapping[str, Any], at: Instant) -> DriftSummary:
+    duration = max(0.0, at.mono - windows.opened.mono)
+    return DriftSummary(
+        device=short_hash(windows.device, 8),
+        bundle=windows.bundle[:32],
+        profile_crc=windows.profile.crc if windows.profile else 0,
+        boot=short_hash(windows.boot, 4),
+        window=windows.number,
+        start_ms=max(0, round((at.wall - duration) * 1000)),
+        duration_ms=round(duration * 1000),
+        counters=counted,
+        health=_board(windows, health),
+        flags=Flag.PARTIAL if counted.n_sampled < FEW else Flag.NONE,
+    )
+
+
+def _board(windows: Windows, health: Mapping[str, Any]) -> Health:
+    warm = windows.warm
+    return Health(
+        temperature_c=(warm[0], warm[1] / warm[3], warm[2]) if warm else None,
+        rss_max_kb=health.get("rss_kb"),
+        disk_free_mb=health.get("disk_free_mb"),
+    )
+
+
+def _warmed(windows: Windows, temperature: float | None) -> Windows:
+    if temperature is None:
+        return windows
+    low, total, high, n = windows.warm or (temperature, 0.0, temperature, 0)
+    warm = (min(low, temperature), total + temperature, max(high, temperature), n + 1)
+    return replace(windows, warm=warm)
+
+
+def median_us(sample: Sample, bundle: str) -> float:
+    """Return a bundle's median latency as the active model, in µs; 0 while fewer than ``FEW`` answers say so."""
+    if sample.counters is None or sample.counters[1] != bundle:
+        return 0.0
+    latency = sample.counters[2].latency
+    return (latency_quantile_us(latency, 0.5) or 0.0) if sum(latency) >= FEW else 0.0
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What the heartbeat metrics count from: the reading at the last beat."""
+
+    base: Reading | None = None
+    since: float = 0.0
+
+    def beat(self, sample: Sample, at: Instant) -> tuple["Meter", dict[str, Any]]:
+        """Return the next meter and the metric row's body: inferences, errors and latency since the last beat."""
+        body: dict[str, Any] = {"seconds": round(at.mono - self.since, 3), **sample.health}
+        reading = sample.counters
+        if reading is None:
+            return Meter(None, at.mono), body
+        same = self.base is not None and self.base[:2] == reading[:2]
+        counted = reading[2].minus(self.base[2]) if same and self.base else reading[2]
+        body.update(bundle=reading[1], n=counted.n_infer, errors=counted.n_err, dropped=counted.n_drop)
+        for name, share in (("p50_us", 0.5), ("p95_us", 0.95), ("p99_us", 0.99)):
+            quantile = latency_quantile_us(counted.latency, share)
+            if quantile is not None:
+                body[name] = quantile
+        return Meter(reading, at.mono), body

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answer a file of raw images once: what ``strop agent predict`` does."""
+
+from pathlib import Path
+from typing import Any
+
+from edge_contract.errors import DataError, MissingDependencyError, SlotError, UsageError
+
+__all__ = ["answers"]
+
+
+def _folder(data: Path | None, bundle: Path | None, runtime: str) -> tuple[Path, str]:
+    """Return the bundle's folder and the runtime.
+
+    Raises:
+        UsageError: Neither or both were named.
+        SlotError: The data folder has no active model.
+    """
+    from edge_agent.adapters.slots import SlotStore
+    from edge_agent.config import load
+
+    if (data is None) == (bundle is None):
+        raise UsageError("name either --data or --bundle")
+    if bundle is not None:
+        return bundle, runtime
+    assert data is not None
+    config, store = load(data), SlotStore(data / "models")
+    for model in [config.model] if config.model else store.models():
+        active = store.read(model).active
+        if active:
+            return store.folder(model, active), config.runtime
+    raise SlotError(
+        "there is no active model", where=str(data), fix="roll a bundle out to this device, or use --bundle"
+    )
+
+
+def answers(file: Path, *, data: Path | None, bundle: Path | None, runtime: str) -> list[dict[str, Any]]:
+    """Return one answer per image: index, class, label, confidence, latency.
+
+    Raises:
+        DataError: The file is no array of images.
+        UsageError, SlotError, BundleError, RuntimeAdapterError: As the words and the bundle deserve.
+    """
+    folder, runtime = _folder(data, bundle, runtime)
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise MissingDependencyError("numpy is not installed", fix="pip install 'strop[agent-litert]'") from error
+    from edge_agent import Model
+
+    try:
+        raw = np.load(file, allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", where=str(file), fix="give an .npy file") from error
+    except (ValueError, EOFError) as error:  # numpy's own words advise to unpickle it, which we never would
+        raise DataError("not an .npy file of numbers", where=str(file), fix="save it with numpy.save") from error
+    model = Model.open(folder, runtime=runtime)
+    # An image alone has 2 dimensions, or 3 of which the last are its channels; everything else is a row of images.
+    is_alone = raw.ndim == 2 or (raw.ndim == 3 and raw.shape[-1] in (1, 3))
+    found = []
+    for i, image in enumerate(raw[None] if is_alone else raw):
+        answer = model.infer(image)
+        facts = {"index": i, "class": int(answer.cls), "label": model.labels[answer.cls]}
+        found.append({**facts, "confidence": float(answer.confidence), "latency_us": float(answer.latency_us)})
+    return found

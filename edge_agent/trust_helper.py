@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m edge_agent.trust_helper``: one JSON request on stdin, one JSON answer on stdout, then the end.
+
+The control process stays small because everything that needs tuf or cryptography happens here, and memory goes
+back to the system when it is done. Requests::
+
+    {"op": "enrol", "data": DIR, "server": URL, "token": TEXT, "device": NAME, "replace": false}
+        → {"ok": true, "endpoints": {…}}
+    {"op": "refresh", "data": DIR, "base_url": URL, "targets": [SHA256, …], "now": SECONDS}
+        → {"ok": true, "targets": {SHA256: {"length": BYTES, "custom": {…}}}}
+    {"op": "verify_job", "data": DIR, "device": NAME, "envelope": TEXT, "now": SECONDS}
+        → {"ok": true, "job": {…}}
+
+A refusal is ``{"ok": false, "error": CLASS, "what": …, "where": …, "fix": …}``, with a class of
+``edge_contract.errors``. ``now`` is the system's clock and may be left out.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from edge_contract import canonical
+from edge_contract.errors import MessageError, MissingDependencyError, StropError
+from edge_contract.fields import Fields
+
+__all__ = ["answer", "main"]
+
+_MAX_REQUEST_BYTES: Final = 1_000_000
+
+
+def _now(request: Fields) -> float:
+    return request.number("now", time.time())
+
+
+def _enrol(request: Fields) -> dict[str, Any]:
+    from edge_agent.adapters.enrol import enrol
+
+    data, replace = Path(request.text("data")), request.flag("replace", False)
+    endpoints = enrol(data, request.text("server"), request.text("token"), request.text("device"), replace=replace)
+    return {"endpoints": endpoints}
+
+
+def _refresh(request: Fields) -> dict[str, Any]:
+    from edge_agent.adapters.tuf_client import refresh
+
+    data, base_url = Path(request.text("data")), request.text("base_url")
+    return {"targets": refresh(data, base_url, request.texts("targets"), _now(request))}
+
+
+def _verify_job(request: Fields) -> dict[str, Any]:
+    from edge_agent.adapters.jobs import verify
+
+    envelope, data = request.text("envelope").encode(), Path(request.text("data"))
+    return {"job": verify(envelope, data, request.text("device"), _now(request)).to_json()}
+
+
+OPERATIONS: Final[Mapping[str, Callable[[Fields], dict[str, Any]]]] = {
+    "enrol": _enrol,
+    "refresh": _refresh,
+    "verify_job": _verify_job,
+}
+
+
+def answer(data: bytes) -> dict[str, Any]:
+    """Return the answer to a request; whatever goes wrong is an answer, too.
+
+    Example:
+        >>> answer(b'{"op":"sing"}')["what"]
+        "unknown value 'sing'"
+    """
+    try:
+        request = Fields(canonical.loads(data, where="request"), "request", MessageError)
+        operation = OPERATIONS[request.text("op", among=tuple(OPERATIONS))]
+        return {"ok": True, **operation(request)}
+    except StropError as error:
+        return _refusal(error)
+    except ImportError as error:
+        fix = "pip install 'strop[agent]'"
+        return _refusal(MissingDependencyError(f"{error.name or error} is not installed", fix=fix))
+    except Exception as error:
+        return _refusal(StropError(f"{type(error).__name__}: {error}", where="trust helper"))
+
+
+def _refusal(error: StropError) -> dict[str, Any]:
+    return {"ok": False, "error": type(error).__name__, "what": error.what, "where": error.where, "fix": error.fix}
+
+
+def main() -> int:
+    """Answer one request; exit code 0 if it was granted."""
+    reply = answer(sys.stdin.buffer.read(_MAX_REQUEST_BYTES))
+    sys.stdout.buffer.write(json.dumps(reply, sort_keys=True).encode())
+    sys.stdout.flush()
+    return 0 if reply["ok"] else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write a file so that a power cut leaves the old bytes or the new ones, never a mixture.
+
+The order is the whole secret: write a temporary file in the same folder, fsync it, rename it over the old
+one, fsync the folder. Keys are created with their final mode, so they are never readable by others, not even
+for an instant.
+"""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+__all__ = ["PRIVATE", "sync_folder", "write"]
+
+PRIVATE: Final = 0o600
+"""Mode of a file that holds a key or a token."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace a file's bytes, durably and at once.
+
+    Args:
+        path: The file; its folder exists.
+        data: All its bytes.
+        mode: Permission bits, the umask is not applied.
+
+    Raises:
+        OSError: The disk refuses; the old file is as it was.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write(Path(folder, "a.key"), b"secret", mode=PRIVATE)
+        ...     Path(folder, "a.key").read_bytes(), oct(Path(folder, "a.key").stat().st_mode)[-3:]
+        (b'secret', '600')
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quick start: digits, from a teacher to a fleet."""

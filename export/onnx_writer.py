@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serialise a QuantizationPlan as QDQ ONNX; every integer and scale is the plan's, none is decided here.
+
+Activations are uint8 by default (code + 128), because int8 × int8 convolutions are slower than float in ONNX Runtime
+on x86, or int8 where the target says so; weights are int8 per channel, biases int32. Graph input and outputs are the
+codes themselves, so that integers can be compared. ONNX Runtime fuses each DequantizeLinear → operator →
+QuantizeLinear into one integer operator; max pools and reshapes run on the codes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.quantize.plan import Operation, QuantizationPlan
+from edge_contract.errors import MissingDependencyError
+from edge_contract.manifest import Artefact, TensorSpec
+
+__all__ = ["OPSET", "PLAN_KEY", "SHIFTS", "write"]
+
+OPSET = 17  # the first with everything used here is 13; 17 is read by every ONNX Runtime since 1.12
+SHIFTS = {"uint8": 128, "int8": 0}
+PLAN_KEY = "strop.plan"
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        fix = 'pip install "strop[workstation]"'
+        raise MissingDependencyError("the package 'onnx' is not installed", fix=fix) from error
+    return onnx
+
+
+@dataclass
+class _Graph:
+    """Nodes and initializers while they are collected."""
+
+    plan: QuantizationPlan
+    onnx: Any
+    activation: str
+    nodes: list[Any] = field(default_factory=list)
+    initializers: dict[str, Any] = field(default_factory=dict)
+
+    def tensor(self, activation: str) -> str:
+        """Name in the file: the roles for input and outputs, else the plan's."""
+        if activation == self.plan.input:
+            return "input"
+        return next((role for role, name in self.plan.outputs.items() if name == activation), activation)
+
+    def constant(self, name: str, values: Any) -> str:
+        self.initializers.setdefault(name, self.onnx.numpy_helper.from_array(np.array(values, order="C"), name))
+        return name
+
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        name = f"{output}/{kind}"
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], name=name, **attributes))
+        return output
+
+    def scale_and_zero_point(self, activation: str) -> list[str]:
+        spec = self.plan.activations[activation]
+        scale = self.constant(f"{activation}/scale", np.array(spec.scale, np.float32))
+        return [
+            scale,
+            self.constant(
+                f"{activation}/zero_point", np.array(spec.zero_point + SHIFTS[self.activation], self.activation)
+            ),
+        ]
+
+    def dequantized(self, activation: str) -> str:
+        """A DequantizeLinear of its own for each reader: ONNX Runtime fuses only those."""
+        output = f"{activation}/real{len(self.nodes)}"
+        return self.node("DequantizeLinear", [self.tensor(activation), *self.scale_and_zero_point(activation)], output)
+
+    def dequantized_constant(self, name: str) -> str:
+        constant = self.plan.constants[name]
+        scales = constant.scales if constant.axis is not None else constant.scales[0]
+        zeros = np.zeros(np.shape(scales), constant.codes.dtype)
+        inputs = [
+            self.constant(name, constant.codes),
+            self.constant(f"{name}/scale", np.asarray(scales, np.float32)),
+            self.constant(f"{name}/zero_point", zeros),
+        ]
+        attributes = {} if constant.axis is None else {"axis": constant.axis}
+        return self.node("DequantizeLinear", inputs, f"{name}/real", **attributes)
+
+    def quantized(self, real: str, activation: str) -> None:
+        self.node("QuantizeLinear", [real, *self.scale_and_zero_point(activation)], self.tensor(activation))
+
+
+def _float_operator(graph: _Graph, op: Operation, kind: str, **attributes: Any) -> None:
+    """Emit DequantizeLinear for every input, the operator, and QuantizeLinear."""
+    inputs = [graph.dequantized(name) for name in op.inputs]
+    if op.weight:
+        inputs += [graph.dequantized_constant(op.weight), graph.dequantized_constant(op.bias)]
+    graph.quantized(graph.node(kind, inputs, f"{op.output}/real", **attributes), op.output)
+
+
+def _conv2d(graph: _Graph, op: Operation) -> None:
+    a = op.attributes
+    kernel = list(graph.plan.constants[op.weight].codes.shape[2:])
+    sizes = {"strides": list(a["stride"]), "pads": list(a["padding"]), "dilations": list(a["dilation"])}
+    _float_operator(graph, op, "Conv", kernel_shape=kernel, group=a["groups"][0], **sizes)
+
+
+def _max_pool(graph: _Graph, op: Operation) -> None:
+    a = op.attributes
+    sizes = {"kernel_shape": list(a["kernel"]), "strides": list(a["stride"]), "pads": list(a["padding"])}
+    graph.node("MaxPool", [graph.tensor(op.inputs[0])], graph.tensor(op.output), **sizes)
+
+
+def _flatten(graph: _Graph, op: Operation) -> None:
+    graph.node("Flatten", [graph.tensor(op.inputs[0])], graph.tensor(op.output), axis=1)
+
+
+_EMIT: dict[str, Callable[[_Graph, Operation], None]] = {
+    "conv2d": _conv2d,
+    "linear": lambda graph, op: _float_operator(graph, op, "Gemm", transB=1),
+    "add": lambda graph, op: _float_operator(graph, op, "Add"),
+    "global_pool": lambda graph, op: _float_operator(graph, op, "GlobalAveragePool"),
+    "max_pool": _max_pool,
+    "flatten": _flatten,
+}
+
+
+def spec_of(plan: QuantizationPlan, role: str, dtype: str) -> TensorSpec:
+    """Return the description of the input or an output in the ONNX file; the batch is free."""
+    activation = plan.activations[plan.input if role == "input" else plan.outputs[role]]
+    layout = "NCHW" if len(activation.shape) == 3 else "NC"
+    shape = (0, *activation.shape)
+    return TensorSpec(role, role, shape, dtype, layout, activation.scale, activation.zero_point + SHIFTS[dtype])
+
+
+def _value_info(graph: _Graph, activation: str) -> Any:
+    kind = getattr(graph.onnx.TensorProto, graph.activation.upper())
+    shape = ["batch", *graph.plan.activations[activation].shape]
+    return graph.onnx.helper.make_tensor_value_info(graph.tensor(activation), kind, shape)
+
+
+def write(
+    plan: QuantizationPlan,
+    path: Path,
+    *,
+    target: str = "generic-x86",
+    activation: str = "uint8",
+    extra: tuple[str, ...] = (),
+) -> Artefact:
+    """Write the plan to ``path`` and return the artefact's description, with no runtime claimed yet.
+
+    The same plan gives the same bytes.
+
+    Args:
+        plan: What to write.
+        path: The file.
+        target: Name of the target, for the description.
+        activation: ``uint8`` or ``int8``: the target's ``integers.onnx.activation``.
+        extra: Further activations to be shown as outputs, for parity studies.
+
+    Raises:
+        MissingDependencyError: The package onnx is not installed.
+    """
+    onnx = _onnx()
+    graph = _Graph(plan, onnx, activation)
+    for op in plan.operations:
+        _EMIT[op.kind](graph, op)
+    shown = [*plan.outputs.values(), *extra]
+    outputs, inputs = [_value_info(graph, name) for name in shown], [_value_info(graph, plan.input)]
+    body = onnx.helper.make_graph(graph.nodes, "strop", inputs, outputs, list(graph.initializers.values()))
+    model = onnx.helper.make_model(
+        body, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=8, producer_name="strop"
+    )
+    onnx.helper.set_model_props(model, {PLAN_KEY: plan.digest})
+    onnx.checker.check_model(model)
+    Path(path).write_bytes(model.SerializeToString(deterministic=True))
+    source, *specs = (spec_of(plan, role, activation) for role in ("input", *plan.outputs))
+    return Artefact(Path(path).name, "onnx", (), target, "int8", plan.digest, source, tuple(specs))

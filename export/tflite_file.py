@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build a TFLite flatbuffer from tensors and operators, with the schema that ships in ai-edge-litert."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ALIGNMENT", "FileBuilder"]
+
+ALIGNMENT = 16  # the schema's force_align of Buffer.data, which the generated Python code forgets
+_FILE_ID = b"TFL3"
+
+
+class FileBuilder:
+    """Collects one subgraph; ``finish`` gives the file's bytes, the same for the same calls.
+
+    Raises:
+        ImportError: ai-edge-litert or flatbuffers is not installed.
+    """
+
+    def __init__(self) -> None:
+        import flatbuffers
+        from ai_edge_litert import schema_py_generated as schema
+
+        self._flatbuffers, self._schema = flatbuffers, schema
+        self._buffers: list[Any] = [schema.BufferT()]  # buffer 0 is empty by convention: activations point to it
+        self._tensors: list[Any] = []
+        self._codes: dict[tuple[str, int], int] = {}
+        self._operators: list[Any] = []
+
+    def padding(self, scheme: str) -> int:
+        """Return the schema's number of ``SAME`` or ``VALID``."""
+        return int(getattr(self._schema.Padding, scheme))
+
+    def tensor(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        kind: str,
+        data: NDArray[Any] | None = None,
+        *,
+        scales: NDArray[np.float32] | None = None,
+        zero_point: int = 0,
+        axis: int = 0,
+    ) -> int:
+        """Add a tensor and return its index; ``kind`` is INT8 or INT32, ``data`` makes it a constant."""
+        tensor = self._schema.TensorT()
+        tensor.name, tensor.shape = name.encode(), np.array(shape, np.int32)
+        tensor.type = getattr(self._schema.TensorType, kind)
+        tensor.buffer = 0 if data is None else self._buffer(data)
+        if scales is not None:
+            quantization = self._schema.QuantizationParametersT()
+            quantization.scale = np.asarray(scales, np.float32)
+            quantization.zeroPoint = np.full(len(scales), zero_point, np.int64)
+            quantization.quantizedDimension = axis if len(scales) > 1 else 0
+            tensor.quantization = quantization
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
+
+    def _buffer(self, data: NDArray[Any]) -> int:
+        raw = np.ascontiguousarray(data, data.dtype.newbyteorder("<")).tobytes()
+        self._buffers.append(_AlignedBuffer(self._schema, raw))
+        return len(self._buffers) - 1
+
+    def operator(
+        self, kind: str, version: int, inputs: list[int], output: int, options: str = "", **fields: Any
+    ) -> None:
+        """Add an operator of a version of a builtin ``kind``, with the named options table."""
+        operator = self._schema.OperatorT()
+        operator.opcodeIndex = self._codes.setdefault((kind, version), len(self._codes))
+        operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
+        if options:
+            table = getattr(self._schema, f"{options}T")()
+            for key, value in fields.items():
+                setattr(table, key, value)
+            operator.builtinOptions = table
+            operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, options)
+        self._operators.append(operator)
+
+    def finish(self, inputs: dict[str, int], outputs: dict[str, int], metadata: dict[str, bytes]) -> bytes:
+        """Return the file: one subgraph, one signature ``serving_default``, and the named metadata buffers."""
+        schema = self._schema
+        model = schema.ModelT()
+        model.version, model.description = 3, b"strop"
+        model.metadata = [self._metadata(name, data) for name, data in metadata.items()]
+        model.operatorCodes = [self._operator_code(kind, version) for kind, version in self._codes]
+        graph = schema.SubGraphT()
+        graph.name, graph.tensors, graph.operators = b"main", self._tensors, self._operators
+        graph.inputs = np.array(list(inputs.values()), np.int32)
+        graph.outputs = np.array(list(outputs.values()), np.int32)
+        model.subgraphs, model.buffers = [graph], self._buffers
+        model.signatureDefs = [self._signature(inputs, outputs)]
+        builder = self._flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), file_identifier=_FILE_ID)
+        return bytes(builder.Output())
+
+    def _metadata(self, name: str, data: bytes) -> Any:
+        entry = self._schema.MetadataT()
+        entry.name, entry.buffer = name.encode(), self._buffer(np.frombuffer(data, np.uint8))
+        return entry
+
+    def _operator_code(self, kind: str, version: int) -> Any:
+        code = self._schema.OperatorCodeT()
+        code.builtinCode = getattr(self._schema.BuiltinOperator, kind)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)  # read by runtimes before 2.4
+        code.version = version
+        return code
+
+    def _signature(self, inputs: dict[str, int], outputs: dict[str, int]) -> Any:
+        signature = self._schema.SignatureDefT()
+        signature.signatureKey = b"serving_default"
+        signature.inputs = [self._tensor_map(name, index) for name, index in inputs.items()]
+        signature.outputs = [self._tensor_map(name, index) for name, index in outputs.items()]
+        return signature
+
+    def _tensor_map(self, name: str, index: int) -> Any:
+        entry = self._schema.TensorMapT()
+        entry.name, entry.tensorIndex = name.encode(), index
+        return entry
+
+
+class _AlignedBuffer:
+    """A Buffer whose bytes start at a multiple of ``ALIGNMENT``; packs itself like the schema's BufferT."""
+
+    def __init__(self, schema: Any, data: bytes) -> None:
+        self._schema, self._data = schema, data
+
+    def Pack(self, builder: Any) -> Any:  # noqa: N802  # the schema's name
+        builder.StartVector(1, len(self._data), ALIGNMENT)
+        builder.head -= len(self._data)
+        builder.Bytes[builder.head : builder.head + len(self._data)] = self._data
+        data = builder.EndVector()
+        self._schema.BufferStart(builder)
+        self._schema.BufferAddData(builder, data)
+        return self._schema.BufferEnd(builder)

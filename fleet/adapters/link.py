@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's own connection to the broker: hears all devices of a tenant, and publishes for them."""
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge_contract.enrolment import SERVER_NAME
+from edge_contract.errors import BrokerError
+from edge_contract.topics import server_filters
+
+__all__ = ["LinkFiles", "ServerLink"]
+
+_log = logging.getLogger("strop.fleet.link")
+_CONNECT_S: Final = 10.0
+
+OnMessage = Callable[[str, bytes, bool], None]
+
+
+@dataclass(frozen=True)
+class LinkFiles:
+    """CA, certificate and key of the server as an MQTT client."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+class ServerLink:
+    """A paho client in its own thread; connects again by itself after the broker went away.
+
+    Args:
+        tenant: Whose devices to hear.
+        files: mTLS identity.
+        on_message: Called with (topic, payload, retained) in paho's thread.
+        on_ready: Called after each (re)connection, when the subscriptions stand.
+    """
+
+    def __init__(self, tenant: str, files: LinkFiles, *, on_message: OnMessage, on_ready: Callable[[], None]) -> None:
+        self._tenant, self._on_message, self._on_ready = tenant, on_message, on_ready
+        self._ready = threading.Event()
+        self._filters = [(topic, 1) for topic in server_filters(tenant)]
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=SERVER_NAME, protocol=mqtt.MQTTv311)
+        context = ssl.create_default_context(cafile=str(files.ca))
+        context.load_cert_chain(files.certificate, files.key)
+        self._client.tls_set_context(context)
+        self._client.reconnect_delay_set(1, 5)
+        self._client.max_inflight_messages_set(1000)
+        self._client.on_connect = self._connected
+        self._client.on_subscribe = self._subscribed
+        self._client.on_disconnect = self._disconnected
+        self._client.on_message = self._heard
+
+    @property
+    def is_connected(self) -> bool:
+        """True while the broker hears us."""
+        return self._client.is_connected()
+
+    def start(self, host: str, port: int) -> None:
+        """Connect and wait until the subscriptions stand.
+
+        Raises:
+            BrokerError: The broker does not answer, or refuses our certificate.
+        """
+        try:
+            self._client.connect(host, port, keepalive=30)
+        except (OSError, ssl.SSLError) as error:
+            raise BrokerError(f"no connection to {host}:{port}: {error}") from error
+        self._client.loop_start()
+        if not self._ready.wait(_CONNECT_S):
+            self.stop()
+            raise BrokerError(f"{host}:{port} took no subscription within {_CONNECT_S:.0f} s", fix="see its log")
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """Hand a message to the broker, QoS 1; without a connection paho keeps it until there is one."""
+        self._client.publish(topic, payload, qos=1, retain=retain)
+
+    def stop(self) -> None:
+        """Disconnect and end the thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _connected(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            _log.error("the broker refused the server: %s", reason)
+            return
+        client.subscribe(self._filters)
+
+    def _subscribed(self, _client: mqtt.Client, _data: Any, _mid: int, reasons: list[Any], _properties: Any) -> None:
+        if any(reason.is_failure for reason in reasons):
+            _log.error("the broker refused a subscription: %s", reasons)
+            return
+        self._ready.set()
+        try:
+            self._on_ready()
+        except Exception:
+            _log.exception("republishing failed")
+
+    def _disconnected(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            _log.warning("lost the broker: %s", reason)
+
+    def _heard(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            self._on_message(message.topic, bytes(message.payload), message.retain)
+        except Exception:  # one message must never end the thread that reads all others
+            _log.exception("a message on %s was not taken", message.topic)
