@@ -12,6 +12,7 @@ float32 numbers, because that is what both file formats store. Shapes are withou
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,8 @@ class QuantizationPlan:
             ModelError: Not a plan, of another schema, or its integers do not match the digest in it.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            # From memory: numpy leaves the file open when it is no archive.
+            with np.load(BytesIO(Path(path).read_bytes()), allow_pickle=False) as archive:
                 header = canonical.loads(archive["header"].tobytes(), where=str(path))
                 codes = [archive[f"constant_{i}"] for i in range(len(header["constants"]))]
             plan = cls._from_header(header, codes)

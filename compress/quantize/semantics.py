@@ -160,7 +160,7 @@ def tie_free_ratio(input_scale: float, output_scale: float, count: int) -> float
     Example:
         >>> scale = tie_free_ratio(1.0, 0.3, 16)
         >>> round(scale * 16, 6), 0.3 <= scale < 0.31
-        (4.846154, True)
+        (4.851852, True)
     """
     wanted = count * output_scale / input_scale
     p = max(1, math.ceil(_FINEST_RATIO / wanted))

@@ -6,7 +6,9 @@ An operator outside the table (``operators``) ends in one UnsupportedOperatorErr
 
 import contextlib
 import copy
+import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,13 +22,26 @@ from edge_contract.errors import ModelError
 __all__ = ["trace"]
 
 
-def _exported(model: nn.Module, example: Tensor) -> Any:
-    module = copy.deepcopy(model).cpu()
-    with contextlib.suppress(NotImplementedError):  # a module out of torch.export is in its final mode already
-        module.eval()
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """torch.export logs whole tracebacks of what it also raises; our answer is one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _exported(model: nn.Module, example: Tensor) -> Any:
+    try:
+        with _quietly():
+            module = copy.deepcopy(model).cpu()
+            with contextlib.suppress(NotImplementedError):  # a module out of torch.export is in its final mode already
+                module.eval()
+            module(example)  # a wrong shape is said more clearly by PyTorch itself than by the export
             return torch.export.export(module, (example,))
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:200]

@@ -6,6 +6,7 @@ restarted, or another bundle became active) closes the window with the last read
 """
 
 import base64
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -76,7 +77,11 @@ def observe(windows: Windows, sample: Sample, settings: Settings, at: Instant) -
         zero = Counters.zero(reading[2].slots)
         return replace(kept, base=(reading[0], reading[1], zero), latest=reading, opened=at), effects
     windows = replace(windows, latest=reading)
-    counted = windows.counted
+    try:
+        counted = windows.counted
+    except ContractError as error:  # another process wrote the file, or memory rotted: begin again from here
+        lost = Note("event", {"kind": "window_lost", "reason": str(error)[:300]})
+        return replace(windows, base=reading, opened=at), [lost]
     if counted is None:
         return windows, []
     is_full = counted.n_infer >= settings.window_inferences
@@ -162,8 +167,10 @@ class Meter:
         reading = sample.counters
         if reading is None:
             return Meter(None, at.mono), body
-        same = self.base is not None and self.base[:2] == reading[:2]
-        counted = reading[2].minus(self.base[2]) if same and self.base else reading[2]
+        counted = reading[2]
+        if self.base is not None and self.base[:2] == reading[:2]:
+            with contextlib.suppress(ContractError):  # the window that meets it says so
+                counted = counted.minus(self.base[2])
         body.update(bundle=reading[1], n=counted.n_infer, errors=counted.n_err, dropped=counted.n_drop)
         for name, share in (("p50_us", 0.5), ("p95_us", 0.95), ("p99_us", 0.99)):
             quantile = latency_quantile_us(counted.latency, share)

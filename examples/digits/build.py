@@ -4,6 +4,7 @@
 Everything lands in one folder: ``teacher.pt``, ``baseline.pt``, and ``v1``, ``v2``, ``v3`` as compressed models.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from compress import cost, evaluate, pipeline, recipe
+from compress import report as reports
 from compress.checkpoint import read_checkpoint, write_checkpoint
 from compress.compressed import CompressedModel, load
 from compress.listener import Terminal
@@ -101,6 +103,7 @@ def run_recipe(folder: Path, version: str, console: Console) -> CompressedModel:
     with Terminal(console) as terminal:
         made = pipeline.run(wanted, work, teacher_weights=folder / "teacher.pt", listener=terminal)
     made.save(folder / version)
+    shutil.rmtree(work)
     return made
 
 
@@ -117,7 +120,7 @@ def table(folder: Path) -> list[Row]:
     ]
     for version in RECIPES:
         if (folder / version).is_dir():
-            report = load(folder / version).report
+            report = reports.read(folder / version)
             rows += [_renamed(row, version) for row in report.test if row.name != "teacher"]
     return rows
 
@@ -137,8 +140,8 @@ def _renamed(row: ModelRow, version: str) -> Row:
 def render(rows: list[Row]) -> Table:
     """Return the rows as a table for a terminal."""
     found = Table("model")
-    for head in ("KB of weights", "kMACs", "parameters", "top-1 on 1 000 held-out digits [95 %]"):
-        found.add_column(head, justify="right")
+    for head in ("KB of weights", "kMACs", "parameters", "test top-1 [95 %]"):
+        found.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         cells = f"{row.size_kb:.1f}", f"{row.macs / 1e3:.0f}", str(row.parameters), str(row.score)
         found.add_row(row.name, *cells)

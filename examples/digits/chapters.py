@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def enrol(stage: Stage, facts: Facts) -> None:
         device = stage.enrol(name, runtime, python, _settings(images, seed=len(stage.devices)))
         stage.start(device)
     for name in stage.devices:
-        stage.wait(f"{name} is online", lambda name=name: watch.device(stage, name)["online"], seconds=30)
+        stage.wait(f"{name} is online", partial(watch.is_online, stage, name), seconds=30)
     facts["devices"] = {name: device.runtime for name, device in stage.devices.items()}
 
 
@@ -152,7 +153,7 @@ def cut_network(stage: Stage, facts: Facts) -> None:
     device = stage.devices[STEADY]
     device.cut()
     stage.console.print(f"  {device.name}: cable pulled")
-    stage.wait("the server sees it go", lambda: not watch.device(stage, device.name)["online"], seconds=60)
+    stage.wait("the server sees it go", lambda: not watch.is_online(stage, device.name), seconds=60)
     before, known = watch.local_inferences(device), watch.results(stage, device.name)
     time.sleep(OFFLINE_S)
     after = watch.local_inferences(device)
@@ -185,10 +186,14 @@ def drift(stage: Stage, facts: Facts) -> None:
     stage.console.print(watch.drift_table(facts["drift"]))
 
 
+def _has_windows(stage: Stage, name: str, count: int) -> bool:
+    return int(watch.drift(stage, name)["windows"]) >= count
+
+
 def _wait_for_windows(stage: Stage, names: list[str], count: int) -> None:
     for name in names:
         claim = f"{name} has {count} drift windows"
-        stage.wait(claim, lambda name=name: watch.drift(stage, name)["windows"] >= count, seconds=90)
+        stage.wait(claim, partial(_has_windows, stage, name, count), seconds=90)
 
 
 def bad_update(stage: Stage, facts: Facts) -> None:

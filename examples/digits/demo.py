@@ -9,6 +9,7 @@ What happened is printed, written to ``summary.json`` and drawn in ``report.html
 import argparse
 import json
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -97,6 +98,7 @@ def main() -> int:
     parser.add_argument("--debug", action="store_true", help="show a traceback")
     options = parser.parse_args()
     console = Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop from outside ends the devices too
     try:
         _empty_stage(options.work)
         tell(options.work, console, keep=options.keep, http_port=options.http_port)

@@ -24,6 +24,11 @@ def device(stage: Stage, name: str) -> Facts:
     return found
 
 
+def is_online(stage: Stage, name: str) -> bool:
+    """Return whether the server believes that a device is there."""
+    return bool(device(stage, name)["online"])
+
+
 def running(stage: Stage, name: str) -> str:
     """Return the bundle that a device's runner really holds, by its heartbeat."""
     state = device(stage, name)["models"].get(MODEL)
@@ -39,14 +44,14 @@ def ended(stage: Stage, rollout: str) -> Facts | None:
 def rollout_facts(rollout: Facts) -> Facts:
     """Return what the story keeps of a rollout; devices that got no order are left out."""
     ordered = [e for e in rollout["executions"] if e["status"] != "QUEUED"]
-    reasons = [rollout["reason"], *(e["reason"] for e in ordered)]
+    told = [e["reason"] for e in ordered if e["reason"] and e["reason"] not in rollout["reason"]]
     return {
         "state": rollout["state"],
         "waves": [wave["state"] for wave in rollout["waves"]],
         "first_wave": rollout["waves"][0]["devices"],
         "statuses": {e["device"]: e["status"] for e in ordered},
         "phases": {e["device"]: e["phase"] for e in ordered},
-        "reason": "; ".join(reason for reason in reasons if reason),
+        "reason": "; ".join([rollout["reason"], *told]),
     }
 
 

@@ -64,7 +64,8 @@ def test_both_artefacts_agree_in_every_runtime(story):
         assert {name for pair in pairs for name in pair} >= {"onnxruntime", "litert", "tflite-runtime"}, version
         for pair in report["pairs"]:
             assert pair["values"] > 0
-            assert pair["max_steps"] <= 1, (version, pair)
+            assert pair["max_steps"] <= 2, (version, pair)
+            assert pair["same_class"] >= 0.99, (version, pair)
         # The plan's promise (DESIGN §4): the current runtimes agree to the bit.
         assert pairs["onnxruntime", "litert"]["differing"] == 0, version
 
