@@ -24,7 +24,7 @@ Out = Annotated[
     Path, typer.Option("--out", help="Folder for the compressed model; the state of the run is kept inside.")
 ]
 Weights = Annotated[Path | None, typer.Option(help="Teacher's state dict, in place of [model] teacher_weights.")]
-Threads = Annotated[int, typer.Option(min=0, help="Threads of PyTorch; 0 takes its default.")]
+Threads = Annotated[int, typer.Option(min=0, help="Threads of PyTorch, in place of the recipe's.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 WORK = ".work"
@@ -54,15 +54,14 @@ def _report_tables(report: "CompressionReport") -> list[Any]:
 
 
 def _compress(recipe_file: Path, out: Path, weights: Path | None, threads: int, *, as_json: bool) -> None:
-    import torch
+    from dataclasses import replace
 
     from compress import pipeline, recipe
     from compress.listener import Terminal
     from compress.work import WorkFolder
 
-    if threads:
-        torch.set_num_threads(threads)
     read = recipe.load(recipe_file)
+    read = replace(read, threads=threads or read.threads)
     console = Console(stderr=True)
     try:
         with Terminal(console) as terminal:

@@ -19,6 +19,7 @@ from compress.recipe import Recipe
 from compress.report import CompressionReport
 from compress.run_state import RunState, Shared
 from compress.splits import SealedSplit, WorkingData
+from compress.threads import threads
 from compress.work import WorkFolder, digest_of
 from edge_contract.errors import BudgetError, RecipeError
 
@@ -55,8 +56,15 @@ def run(
     if recipe.budget.latency_ms is not None and stopwatch is None:
         fix = "remove it here, and measure the artefact with strop bench"
         raise RecipeError("key 'latency_ms': nothing measures latency here", where=recipe.where("budget"), fix=fix)
+    with threads(recipe.threads):
+        return _run(recipe, work, teacher_weights, listener or Silent(), stopwatch)
+
+
+def _run(
+    recipe: Recipe, work: Path, teacher_weights: Path | None, listener: Listener, stopwatch: Stopwatch | None
+) -> CompressedModel:
     data, sealed = sources.load_data(recipe)
-    state = _open(recipe, data, work, teacher_weights, listener or Silent())
+    state = _open(recipe, data, work, teacher_weights, listener)
     draft = _draft(state, data)
     try:
         floating = _steps(state)

@@ -75,6 +75,7 @@ class Recipe:
         name: Of the compressed model.
         target: Name of the target that it is for.
         seed: Of every random draw.
+        threads: PyTorch's threads; 0 takes its default.
         model, data, preprocess, steps, budget: As in the file.
         text: The file, verbatim.
         path: Where it was read; relative paths in it start from its folder.
@@ -83,6 +84,7 @@ class Recipe:
     name: str
     target: str
     seed: int
+    threads: int
     model: ModelSource
     data: DataSource
     preprocess: Preprocess
@@ -147,6 +149,7 @@ def parse(text: str, path: Path) -> Recipe:
         top.text("name"),
         top.text("target", "generic"),
         top.integer("seed", 0),
+        top.integer("threads", 0),
         _model(top.table("model", where=f"{path.name} [model]")),
         _data(top.table("data", where=f"{path.name} [data]")),
         _preprocess(top.raw("preprocess", {}), f"{path.name} [preprocess]"),

@@ -144,6 +144,8 @@ class App:
             try:
                 self.state, effects = agent.handle(self.state, one)
             except Exception:
+                if isinstance(one, ev.Booted):
+                    raise  # there is no state from before to go on with
                 self.log.write("error", f"{type(one).__name__} is dropped: {traceback.format_exc(limit=-3)}")
                 continue
             for effect in effects:

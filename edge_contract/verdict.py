@@ -149,14 +149,19 @@ def _channel(
     return ChannelVerdict(name, p, effect, cusum, text)
 
 
+def _p(p: float) -> str:
+    """A p-value for a sentence; one that underflows is not nought, only too small to say."""
+    return f"p {p:.1g}" if p > 0 else "p below 1e-300"
+
+
 def _reason(level: Level, p_family: float, after: DriftState, before: DriftState) -> str:
     if level is Level.OK:
         return "as on the reference"
     if level is Level.WARN:
-        return f"this window is unlike the reference (p {p_family:.1g}); one window alone does not alarm"
+        return f"this window is unlike the reference ({_p(p_family)}); one window alone does not alarm"
     crossed = [name for name, s in zip(CHANNELS, after.cusum, strict=True) if s >= CUSUM_LIMIT]
     if after.is_strong and before.is_strong:
-        return f"two successive windows unlike the reference (p {p_family:.1g})"
+        return f"two successive windows unlike the reference ({_p(p_family)})"
     if crossed:
         return f"evidence added up over windows in {', '.join(crossed)}"
     return "still falling from an alarm"

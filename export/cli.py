@@ -35,30 +35,17 @@ def _progress(text: str) -> None:
 @app.command()
 def onnx(compressed: Compressed, *, out: OutFile, target: TargetName = "generic-x86", as_json: Json = False) -> None:
     """Write the plan as QDQ ONNX."""
-    from edge_contract import targets
-    from export import onnx_writer
+    from export import material
 
-    activation = targets.load(target).integers["onnx"].activation
-    _report_file(onnx_writer.write(_plan(compressed), out, target=target, activation=activation), out, as_json=as_json)
+    _report_file(material.write(compressed, out, "onnx", target), out, as_json=as_json)
 
 
 @app.command()
 def tflite(compressed: Compressed, *, out: OutFile, target: TargetName = "rpi4", as_json: Json = False) -> None:
     """Write the plan as full-integer TFLite."""
-    from edge_contract import targets
-    from export import tflite_writer
+    from export import material
 
-    _report_file(tflite_writer.write(_plan(compressed), out, target=targets.load(target).name), out, as_json=as_json)
-
-
-def _plan(compressed: Path) -> Any:
-    from compress.compressed import load
-    from edge_contract.errors import ModelError
-
-    plan = load(compressed).plan
-    if plan is None:
-        raise ModelError("no quantization plan", where=str(compressed), fix='add a step of kind "quantize"')
-    return plan
+    _report_file(material.write(compressed, out, "tflite", target), out, as_json=as_json)
 
 
 def _report_file(artefact: Any, out: Path, *, as_json: bool) -> None:
@@ -104,13 +91,15 @@ def bundle(
     """Build a bundle with golden outputs and reference profiles, prove it in every runtime, and sign it."""
     from export import material
 
+    if keys is not None:
+        from export import signing
+
+        signing.describe_keys(keys)  # keys that cannot sign are refused before anything is made
     _progress(f"building {out}: two files, every runtime, reference profiles")
     options = runtime_python or []
     built = material.bundle(compressed, out, version=version, parent=parent, pythons=options, overwrite=overwrite)
     if keys is not None:
-        from export.signing import sign_bundle
-
-        sign_bundle(keys, out)
+        signing.sign_bundle(keys, out)
     document = _bundle_json(built.manifest, out) | {"parity": built.parity.to_json(), "signed": keys is not None}
     signed = f"signed by {keys}" if keys else "not signed: give --keys"
     lines = [f"{out}: bundle {built.manifest.bundle_id}", *_pair_lines(document["parity"]), signed]

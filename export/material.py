@@ -2,20 +2,24 @@
 """What a compressed model's folder gives to the exporter: the model, and validation samples by its recipe."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from compress import recipe as recipes
 from compress.compressed import CompressedModel, load
+from compress.quantize.plan import QuantizationPlan
 from compress.sources import load_data
 from edge_agent.runner.preprocess import apply_batch
-from edge_contract.errors import ModelError
+from edge_contract import targets
+from edge_contract.errors import DataError, ModelError, UnsupportedOperatorError
+from edge_contract.manifest import Artefact
 from export import bundle as bundles
-from export import parity
+from export import inspection, onnx_writer, parity, tflite_writer
 from export.bundle import Built, Samples
 from export.parity import ParityReport
 from export.runtimes import available, parse_pythons
 
-__all__ = ["bundle", "compare", "open_folder"]
+__all__ = ["bundle", "compare", "open_folder", "plan_of", "write"]
 
 
 def open_folder(folder: Path) -> tuple[CompressedModel, Samples]:
@@ -31,6 +35,47 @@ def open_folder(folder: Path) -> tuple[CompressedModel, Samples]:
     return compressed, Samples(data.validation.x, data.validation.y)
 
 
+def write(folder: Path, out: Path, format_name: str, target_name: str) -> Artefact:
+    """Write the plan in a folder as one ``onnx`` or ``tflite`` file for a target; no file is left when it is refused.
+
+    Raises:
+        TargetError: No such target.
+        UnsupportedOperatorError: The target does not read the format, or lacks an operator.
+        DataError: The file cannot be written.
+    """
+    target = targets.load(target_name)
+    if format_name not in target.integers:
+        known = ", ".join(target.integers)
+        raise UnsupportedOperatorError(
+            f"target '{target.name}' reads {known}", where=str(out), fix="export that format"
+        )
+    plan = plan_of(load(folder), str(folder))
+    draft = out.with_name(f".{out.name}.draft")
+    try:
+        if format_name == "onnx":
+            made = onnx_writer.write(plan, draft, target=target.name, activation=target.integers["onnx"].activation)
+        else:
+            made = tflite_writer.write(plan, draft, target=target.name)
+        inspection.check_operators(inspection.describe(draft), target, where=str(out))
+        draft.replace(out)
+    except OSError as error:
+        raise DataError(f"cannot be written ({error.strerror})", where=str(out), fix="make its folder") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return replace(made, path=out.name)
+
+
+def plan_of(compressed: CompressedModel, where: str) -> QuantizationPlan:
+    """Return the plan of a compressed model.
+
+    Raises:
+        ModelError: Its recipe has no quantize step.
+    """
+    if compressed.plan is None:
+        raise ModelError("no quantization plan", where=where, fix='add a step of kind "quantize" to the recipe')
+    return compressed.plan
+
+
 def compare(folder: Path, limit: int, pythons: list[str]) -> ParityReport:
     """Write both files of a compressed model to a temporary folder and compare every runtime that is at hand.
 
@@ -40,14 +85,13 @@ def compare(folder: Path, limit: int, pythons: list[str]) -> ParityReport:
     """
     chosen = parse_pythons(pythons)
     compressed, samples = open_folder(folder)
-    if compressed.plan is None:
-        raise ModelError("no quantization plan", where=str(folder), fix='add a step of kind "quantize"')
+    plan = plan_of(compressed, str(folder))
     inputs = apply_batch(compressed.preprocess, samples.raw[:limit])
     with tempfile.TemporaryDirectory() as name:
-        written = bundles.write_artefacts(compressed.plan, Path(name), compressed.report.target)
+        written = bundles.write_artefacts(plan, Path(name), compressed.report.target)
         runtimes = [runtime for artefact in written for runtime in available(artefact.format, chosen)]
         executions = parity.execute([(Path(name) / a.path, a) for a in written], runtimes, inputs, chosen)
-        return parity.check(compressed.plan, executions, inputs)
+        return parity.check(plan, executions, inputs)
 
 
 def bundle(

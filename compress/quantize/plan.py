@@ -183,7 +183,7 @@ class QuantizationPlan:
         return {
             "schema": SCHEMA,
             "input": self.input,
-            "outputs": dict(self.outputs),
+            "outputs": [{"role": role, "name": name} for role, name in self.outputs.items()],
             "activations": [activation.to_json() for activation in self.activations.values()],
             "constants": [constant.to_json() for constant in self.constants.values()],
             "operations": [operation.to_json() for operation in self.operations],
@@ -230,13 +230,17 @@ class QuantizationPlan:
         constants = [_constant(Fields(c, f"constants[{i}]"), codes[i]) for i, c in enumerate(f.items("constants"))]
         return cls(
             f.text("input"),
-            {role: str(name) for role, name in f.object("outputs").items()},
+            dict(_output(Fields(o, f"outputs[{i}]")) for i, o in enumerate(f.items("outputs"))),
             {activation.name: activation for activation in activations},
             {constant.name: constant for constant in constants},
             tuple(Operation.from_json(o, f"operations[{i}]") for i, o in enumerate(f.items("operations"))),
             f.integer("samples", 0),
             f.texts("notes", ()),
         )
+
+
+def _output(f: Fields) -> tuple[str, str]:
+    return f.text("role", among=ROLES), f.text("name")
 
 
 def _constant(f: Fields, codes: NDArray[Any]) -> Constant:

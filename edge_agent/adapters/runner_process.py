@@ -98,7 +98,11 @@ class RunnerProcess:
                     words = {"event": "log", "reason": f"not JSON: {line[:200]!r}"}
                 if isinstance(words, dict):
                     self._said(words)
-        self._exited(child.wait())
+        code = child.wait()
+        if child.stdin is not None:
+            with contextlib.suppress(OSError):  # what was not yet written has no reader any more
+                child.stdin.close()
+        self._exited(code)
 
     def send(self, words: Mapping[str, Any]) -> None:
         """Send one command; a runner that is gone says so by its exit."""

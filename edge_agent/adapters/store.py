@@ -44,7 +44,10 @@ class Journal:
         self.path = path
 
     def read(self) -> dict[str, Any]:
-        """Return the journal, empty on a new device. A damaged one is put aside, for a person to look at."""
+        """Return the journal, empty on a new device.
+
+        A damaged one is put aside for a person to look at; ``{"damaged": true}`` makes the core raise an alarm.
+        """
         try:
             document = canonical.loads(self.path.read_bytes(), where=str(self.path))
             if not isinstance(document, dict):
@@ -54,7 +57,7 @@ class Journal:
             return {}
         except ContractError:
             self.path.replace(self.path.with_suffix(".damaged"))
-            return {}
+            return {"damaged": True}
 
     def write(self, document: Mapping[str, Any]) -> None:
         """Replace the journal durably.
@@ -231,7 +234,8 @@ class OutboxStore:
             query = "SELECT seq, time, body FROM rows WHERE boot=? AND cls=? AND seq>? ORDER BY seq LIMIT ?"
             rows = self._db.execute(query, (self._boots[boot], cls, after_seq, limit)).fetchall()
         if len(rows) < limit:
-            rows += list(self._pending.get((boot, cls), ()))[: limit - len(rows)]
+            waiting = [row for row in self._pending.get((boot, cls), ()) if row[0] > after_seq]
+            rows += waiting[: limit - len(rows)]
         return rows
 
     def remove(self, boot: str, cls: str, up_to_seq: int, mono: float) -> Gone:

@@ -96,8 +96,10 @@ def _booted(state: State, event: ev.Booted) -> Outcome:
     state = replace(state, slots=event.slots, outbox=outbox, booted_at=at.mono, model=event.model or state.model)
     try:
         state = _remember(state, event.journal)
-    except (ContractError, TypeError, AttributeError, ValueError) as error:
-        effects.append(Note("alarm", {"kind": "journal_unreadable", "reason": str(error)[:300]}))
+    except (ContractError, LookupError, TypeError, AttributeError, ValueError) as error:
+        effects.append(
+            Note("alarm", {"kind": "journal_unreadable", "reason": f"{type(error).__name__}: {error}"[:300]})
+        )
     changed, resumed = update.resume(state.update, state.slots, at)
     floor = state.window_floor
     windows = replace(state.windows, number=floor + 1)
@@ -133,7 +135,7 @@ def _remember(state: State, journal: Mapping[str, Any]) -> State:
 def _ticked(state: State, event: ev.Tick) -> Outcome:
     at = event.at
     runner, effects = state.runner.start(at.mono)
-    state = replace(state, runner=runner, sample=event.sample)
+    state = replace(state, runner=runner, sample=event.sample, totals=state.totals.after(event.sample))
     steps: tuple[Callable[[State], Outcome], ...] = (
         lambda s: orders.expire(s, event),
         lambda s: orders.retry(s, at),

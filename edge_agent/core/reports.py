@@ -44,9 +44,8 @@ def in_force(state: State) -> dict[str, Any]:
 def reported(state: State, at: Instant) -> Publish:
     """Return twin/reported: the truth about this device, and its heartbeat."""
     health: dict[str, Any] = {**state.sample.health, "uptime_s": round(at.mono - state.booted_at, 1)}
-    if state.sample.counters is not None:
-        counters = state.sample.counters[2]
-        health.update(inferences=counters.n_infer, errors=counters.n_err)
+    if state.totals.epoch is not None:
+        health.update(inferences=state.totals.inferences, errors=state.totals.errors)
     said = ReportedState(
         device=state.me.device,
         boot=state.me.boot,

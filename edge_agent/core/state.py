@@ -9,7 +9,7 @@ from edge_agent.core.events import Sample, Slots
 from edge_agent.core.execution import POINTER_MAY_HAVE_MOVED, SCHEMA, Update
 from edge_agent.core.outbox import Outbox
 from edge_agent.core.runner import Runner, Wanted
-from edge_agent.core.telemetry import Meter, Windows
+from edge_agent.core.telemetry import Meter, Totals, Windows
 from edge_agent.core.twin import Settings, Twin
 from edge_contract.states import Phase
 
@@ -58,6 +58,7 @@ class State:
         profile_asked: The bundle whose profile was read, or tried.
         window_floor: Window numbers below this are reserved.
         baseline: The bundle that was active before any trial, and its median latency in µs.
+        totals: Inferences and failures since the start, over models and restarts of the runner.
         told: What the last twin/reported said, apart from health: a change is told at once.
     """
 
@@ -73,6 +74,7 @@ class State:
     twin: Twin = field(default_factory=Twin)
     meter: Meter = field(default_factory=Meter)
     sample: Sample = field(default_factory=Sample)
+    totals: Totals = field(default_factory=Totals)
     session: int = 0
     is_connected: bool = False
     checking: str = ""

@@ -155,6 +155,40 @@ def median_us(sample: Sample, bundle: str) -> float:
 
 
 @dataclass(frozen=True)
+class Totals:
+    """Inferences and failures since the agent started, over every model and every restart of the runner.
+
+    Counters begin at nought with each epoch, so what an ended epoch had counted is added up here.
+
+    Attributes:
+        epoch: Of the newest reading; None before the first.
+        inferences, errors: All of them.
+        ended: The same of ended epochs alone.
+    """
+
+    epoch: int | None = None
+    inferences: int = 0
+    errors: int = 0
+    ended: tuple[int, int] = (0, 0)
+
+    def after(self, sample: Sample) -> "Totals":
+        """Return the totals after a reading.
+
+        Example:
+            >>> from dataclasses import replace as changed
+            >>> ten = changed(Counters.zero(2), n_infer=10)
+            >>> first = Totals().after(Sample(counters=(1, "a", ten)))
+            >>> first.after(Sample(counters=(2, "b", changed(ten, n_infer=3)))).inferences
+            13
+        """
+        if sample.counters is None:
+            return self
+        epoch, _, counted = sample.counters
+        ended = self.ended if epoch == self.epoch else (self.inferences, self.errors)
+        return Totals(epoch, ended[0] + counted.n_infer, ended[1] + counted.n_err, ended)
+
+
+@dataclass(frozen=True)
 class Meter:
     """What the heartbeat metrics count from: the reading at the last beat."""
 

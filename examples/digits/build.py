@@ -24,6 +24,7 @@ from compress.listener import Terminal
 from compress.quantize.plan import QuantizationPlan
 from compress.report import ModelRow
 from compress.sources import Tensors, tensors
+from compress.threads import threads
 from compress.trainer import Augment, EpochLog, Training, train
 from edge_contract import canonical
 from examples.digits import data, model
@@ -87,7 +88,8 @@ def _trained(
             status.update(f"{path.stem}: epoch {log.epoch} of {log.epochs}, loss {log.loss:.3f}")
 
         checkpoint = path.with_suffix(".training.pt")
-        train(net, samples.x, samples.y, training, augment=augment, checkpoint=checkpoint, progress=progress)
+        with threads(1):  # as in the recipes
+            train(net, samples.x, samples.y, training, augment=augment, checkpoint=checkpoint, progress=progress)
     write_checkpoint(path, key, {"model": net.state_dict()})
     checkpoint.unlink()
     return net

@@ -152,5 +152,5 @@ def drift_table(found: Facts) -> Table:
         low, mid, high = (100 * view[key] for key in ("low", "estimated_accuracy", "high"))
         estimate = f"{mid:.1f} % [{low:.1f}, {high:.1f}]" + ("" if view["valid"] else ", shift too strong to trust")
         true = "–" if view["true_accuracy"] is None else f"{100 * view['true_accuracy']:.1f} %"
-        table.add_row(name, view["level"], str(view["windows"]), estimate, true, "; ".join(view["moved"]) or "–")
+        table.add_row(name, view["level"], str(view["windows"]), estimate, true, "; ".join(view["moved"][:2]) or "–")
     return table

@@ -242,3 +242,17 @@ def test_few_calibration_samples_are_noted(kitchen):
     made = pipeline.run(recipe.load(kitchen(text)), kitchen.folder / "work")
     assert any("9" in note for note in made.report.notes)
     assert np.isfinite(made.report.test[-1].score.accuracy)
+
+
+def test_threads_are_the_recipes_while_it_runs_and_as_before_afterwards(kitchen):
+    seen = []
+
+    class Counter(Recorder):
+        def epoch(self, log):
+            seen.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    read = recipe.load(kitchen(kitchen.text.replace("seed   = 3", "seed = 3\nthreads = 2")))
+    pipeline.run(read, kitchen.folder / "work", listener=Counter())
+    assert set(seen) == {2}
+    assert torch.get_num_threads() == before

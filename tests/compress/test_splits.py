@@ -134,5 +134,5 @@ def test_digits_are_split_as_the_story_says():
 def test_other_digits_have_the_form_of_the_first():
     other = data.load_other()
     assert other.x.shape == (1797, 28, 28) and other.x.dtype == np.uint8
-    assert other.x.max() == 255
+    assert other.x.max() > 200 and other.x[:, :4].max() == 0
     assert set(other.y.tolist()) == set(range(10))

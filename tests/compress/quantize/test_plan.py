@@ -39,6 +39,7 @@ def test_plan_survives_the_disk_to_the_bit(plan, tmp_path):
     again = QuantizationPlan.load(tmp_path / "plan.npz")
     assert again.digest == plan.digest
     assert again.to_json() == plan.to_json()
+    assert list(again.outputs) == ["logits", "embedding"]  # the writers keep this order
     for name, constant in plan.constants.items():
         assert constant.codes.dtype == again.constants[name].codes.dtype
         assert np.array_equal(constant.codes, again.constants[name].codes)

@@ -75,7 +75,9 @@ class Handler(BaseHTTPRequestHandler):
     def trick_flipped(self, offset: int) -> None:
         body = bytearray(BLOB)
         body[2_000_000] ^= 1
-        self.answer(206 if offset else 200, bytes(body[offset:]), Content_Range=f"bytes {offset}-{len(BLOB) - 1}/{len(BLOB)}")
+        self.answer(
+            206 if offset else 200, bytes(body[offset:]), Content_Range=f"bytes {offset}-{len(BLOB) - 1}/{len(BLOB)}"
+        )
 
     def trick_missing(self, _offset: int) -> None:
         self.answer(404, b"not here")

@@ -66,7 +66,7 @@ def fill(store: SlotStore, bundle: str) -> None:
     """Put a whole download beside the slots."""
     folder = store.partial("digits", bundle)
     (folder / "golden").mkdir(exist_ok=True)
-    (folder / "manifest.json").write_text('{"version":"%s"}' % bundle[:1])
+    (folder / "manifest.json").write_text(f'{{"version":"{bundle[:1]}"}}')
     (folder / "golden" / "inputs.npy").write_bytes(b"x" * 100)
 
 

@@ -174,3 +174,24 @@ def test_a_power_cut_in_each_phase_resumes_by_the_restart_table(phase: str) -> N
     device.run(60)
     _check_end(device)
     assert device.active == (OLD if is_bad else NEW)
+
+
+JOURNALS = {
+    "put aside by the adapter": b'{"damaged":true}',
+    "of another shape": b'{"update":[],"twin":{}}',
+    "with an unknown phase": b'{"update":{"execution":{"job":{}},"finished":null},"twin":{"version":1,"config":{}}}',
+    "with text for a number": b'{"update":{},"twin":{"version":"x","config":{}}}',
+}
+
+
+@pytest.mark.parametrize("name", JOURNALS)
+def test_a_journal_that_cannot_be_read_costs_an_alarm_and_the_model_goes_on(name: str) -> None:
+    device = Device()
+    device.disk.journal = JOURNALS[name]
+    device.power_cycle()
+    device.run(5)
+    assert device.state.runner.active == OLD
+    assert [body["kind"] for body in device.server.bodies("alarm")] == ["journal_unreadable"]
+    device.order(job())
+    device.run(30)
+    assert device.status() == "SUCCEEDED"

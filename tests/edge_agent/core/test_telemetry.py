@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge_agent.core.effects import Note
 from edge_agent.core.events import Instant, Sample
-from edge_agent.core.telemetry import Meter, Windows, close, median_us, observe
+from edge_agent.core.telemetry import Meter, Totals, Windows, close, median_us, observe
 from edge_agent.core.twin import Settings
 from edge_contract.counts import Counters, latency_bucket
 from edge_contract.summary import Flag, decode, short_hash
@@ -126,3 +126,13 @@ def test_a_median_needs_enough_answers_of_that_bundle() -> None:
     assert 700 <= median_us(sample(64), A) <= 1300
     assert median_us(sample(64), B) == 0.0
     assert median_us(Sample(), A) == 0.0
+
+
+def test_totals_outlive_a_restart_of_the_runner_and_a_change_of_model():
+    def sample(epoch, bundle, inferences, errors):
+        return Sample(counters=(epoch, bundle, replace(Counters.zero(3), n_infer=inferences, n_err=errors)))
+
+    totals = Totals()
+    for reading in (sample(1, "a", 4, 0), sample(1, "a", 9, 1), Sample(), sample(2, "b", 0, 0), sample(2, "b", 5, 2)):
+        totals = totals.after(reading)
+    assert (totals.inferences, totals.errors) == (14, 3)

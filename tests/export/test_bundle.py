@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle is whole, reproducible, proved in its runtimes, and any change in it is named."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge_agent.runner import golden
+from edge_agent.runner.model import Model
+from edge_contract import canonical
+from edge_contract.errors import BundleError, DataError, ManifestError, ModelError, ParityError
+from edge_contract.manifest import MANIFEST_NAME
+from edge_contract.profile import ReferenceProfile
+from export import bundle, runtimes
+from export.bundle import Samples
+
+
+@pytest.fixture
+def copy(bundle_folder, tmp_path):
+    return shutil.copytree(bundle_folder, tmp_path / "copy")
+
+
+def test_bundle_has_everything_that_a_device_needs(bundle_folder, compressed):
+    manifest = bundle.verify(bundle_folder)
+    assert [entry.path for entry in manifest.files] == [
+        "golden/inputs.npy", "golden/logits.npy", "golden.json", "model.onnx", "model.tflite", "parity.json",
+        "profiles/model.onnx.json", "profiles/model.tflite.json",
+    ]  # fmt: skip
+    assert (manifest.model, manifest.version, manifest.labels) == ("bars", "1.0.0", ("row", "column", "slope"))
+    assert manifest.preprocess == compressed.preprocess
+    claimed = {artefact.path: (artefact.target, artefact.runtimes) for artefact in manifest.artefacts}
+    assert claimed["model.onnx"] == ("generic-x86", ("onnxruntime",))
+    assert claimed["model.tflite"] == ("rpi4", ("litert", "tflite-runtime"))
+    assert {artefact.plan_digest for artefact in manifest.artefacts} == {compressed.plan.digest}
+
+
+def test_lineage_tells_where_it_came_from(bundle_folder, compressed):
+    lineage = bundle.verify(bundle_folder).lineage
+    assert lineage["plan"] == compressed.plan.digest
+    assert lineage["recipe"] == compressed.report.recipe_digest
+    assert lineage["data"] == compressed.report.data_digest
+    assert len(lineage["code"]) == 64
+    assert lineage["calibration_samples"] == 96
+    assert lineage["validation"]["samples"] == 180
+    accuracy = [canonical.as_float(lineage["validation"][key]) for key in ("low", "accuracy", "high")]
+    assert accuracy == sorted(accuracy)
+    assert accuracy[1] > 0.85
+
+
+def test_same_inputs_give_the_same_bundle_id(bundle_folder, compressed, samples, tmp_path):
+    again = bundle.build(compressed, tmp_path / "elsewhere", version="1.0.0", samples=samples)
+    assert again.manifest.bundle_id == bundle.verify(bundle_folder).bundle_id
+    other = bundle.build(compressed, tmp_path / "other", version="1.0.1", samples=samples)
+    assert other.manifest.bundle_id != again.manifest.bundle_id
+    # Unchanged files keep their hash, so that a device fetches nothing but the manifest.
+    assert other.manifest.files == again.manifest.files
+
+
+@pytest.mark.parametrize("runtime", ["litert", "onnxruntime"])
+def test_device_code_opens_it_and_its_golden_integers_match_exactly(bundle_folder, runtime):
+    result = golden.check(Model.open(bundle_folder, runtime=runtime))
+    assert (result.is_ok, result.how) == (True, "exact")
+
+
+def test_old_runtime_passes_the_golden_test_in_its_own_interpreter(bundle_folder):
+    # Its kernels round otherwise on ARM, so no hash of this machine is recorded for it: steps decide.
+    document = json.loads((bundle_folder / "golden.json").read_bytes())
+    assert [entry["runtime"] for entry in document["entries"]] == ["onnxruntime", "litert"]
+    manifest = bundle.verify(bundle_folder)
+    inputs = (np.load(bundle_folder / "golden/inputs.npy")[..., None] / np.float32(255)).astype(np.float32)
+    python = runtimes.python_for("tflite-runtime")
+    artefact = manifest.artefact_for("tflite-runtime")
+    found = runtimes.run(bundle_folder / artefact.path, artefact, "tflite-runtime", inputs, python)
+    steps = np.abs(found.codes["logits"] - np.load(bundle_folder / "golden/logits.npy"))
+    assert steps.max() <= document["max_steps"] <= 4
+
+
+def test_golden_inputs_show_every_class(bundle_folder, samples):
+    chosen = np.load(bundle_folder / "golden/inputs.npy")
+    rows = [int(np.flatnonzero((samples.raw == one).all(axis=(1, 2)))[0]) for one in chosen]
+    assert len(rows) == 24
+    assert set(samples.labels[rows]) == {0, 1, 2}
+
+
+def test_profile_is_of_this_artefact_on_its_runtime(bundle_folder):
+    manifest = bundle.verify(bundle_folder)
+    for artefact in manifest.artefacts:
+        profile = ReferenceProfile.from_bytes((bundle_folder / manifest.profiles[artefact.path]).read_bytes())
+        assert profile.artefact == manifest.file(artefact.path).sha256
+        assert profile.runtime == artefact.runtimes[0]
+        assert profile.labels == manifest.labels
+
+
+def test_parity_table_rides_along(bundle_folder):
+    table = json.loads((bundle_folder / "parity.json").read_bytes())
+    pair = next(p for p in table["pairs"] if (p["first"], p["second"]) == ("onnxruntime", "litert"))
+    assert (pair["differing"], pair["values"]) == (0, 180 * 27)
+
+
+# --- corruption ---
+
+
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "model.tflite", "golden.json", "golden/logits.npy", "profiles/model.tflite.json"]
+)
+def test_flipped_byte_is_named_by_its_file(copy, name):
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{name}: file changed"):
+        bundle.verify(copy)
+
+
+def test_missing_file_is_named(copy):
+    (copy / "golden/inputs.npy").unlink()
+    with pytest.raises(BundleError, match=r"golden/inputs\.npy: file cannot be read \(No such file"):
+        bundle.verify(copy)
+
+
+def test_stray_file_is_named(copy):
+    (copy / "golden/extra.bin").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"golden/extra\.bin: is not in the manifest; remove it"):
+        bundle.verify(copy)
+
+
+def test_edited_manifest_is_refused(copy):
+    text = (copy / MANIFEST_NAME).read_text()
+    (copy / MANIFEST_NAME).write_text(text.replace('"version":"1.0.0"', '"version": "9.9.9"'))
+    with pytest.raises(ManifestError, match="not canonical"):
+        bundle.verify(copy)
+
+
+def test_folder_without_manifest_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"no readable manifest\.json"):
+        bundle.verify(tmp_path)
+
+
+# --- refused before anything is written ---
+
+
+def build(compressed, samples, out, **options):
+    return bundle.build(compressed, out, version="1.0.0", samples=samples, **options)
+
+
+def test_existing_folder_is_left_alone_unless_overwritten(compressed, samples, copy):
+    before = bundle.verify(copy).bundle_id
+    with pytest.raises(BundleError, match=r"copy: is there already; choose another folder, or give --overwrite"):
+        build(compressed, samples, copy)
+    (copy / "stray").write_bytes(b"")
+    assert build(compressed, samples, copy, overwrite=True).manifest.bundle_id == before
+    assert not (copy / "stray").exists()
+
+
+def test_model_without_plan_is_refused(compressed, samples, tmp_path):
+    with pytest.raises(ModelError, match='bars: no quantization plan; add a step of kind "quantize"'):
+        build(replace(compressed, plan=None), samples, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [0, 100])
+def test_too_few_samples_leave_nothing_behind(compressed, samples, tmp_path, count):
+    with pytest.raises(DataError, match="128 labelled"):
+        build(compressed, Samples(samples.raw[:count], samples.labels[:count]), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_runtimes_that_disagree_leave_nothing_behind(compressed, samples, tmp_path, monkeypatch):
+    """A writer that changes one weight is caught by the comparison, not by the user."""
+    from export import tflite_writer
+
+    genuine = tflite_writer.write
+
+    def careless(plan, path, **options):
+        name = plan.operations[-1].weight
+        codes = plan.constants[name].codes.copy()
+        codes[0, :4] ^= 8
+        changed = replace(plan, constants={**plan.constants, name: replace(plan.constants[name], codes=codes)})
+        return genuine(changed, path, **options)
+
+    monkeypatch.setattr(tflite_writer, "write", careless)
+    with pytest.raises(ParityError, match=r"onnxruntime and litert: \d+ of 540 integers of 'logits' differ"):
+        build(compressed, samples, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
