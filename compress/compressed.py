@@ -47,6 +47,7 @@ class CompressedModel:
         report: What it cost.
         recipe_text: The recipe, verbatim.
         input_shape: (C, H, W) of one input.
+        recipe_path: Where the recipe lay: its relative files and modules are looked for beside it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class CompressedModel:
     report: CompressionReport
     recipe_text: str
     input_shape: tuple[int, int, int]
+    recipe_path: Path = Path("recipe.toml")
 
     def save(self, folder: Path) -> None:
         """Write the folder; its old files are replaced.
@@ -85,6 +87,7 @@ class CompressedModel:
             "preprocess": self.preprocess.to_json(),
             "labels": list(self.labels),
             "input_shape": list(self.input_shape),
+            "recipe_path": str(self.recipe_path.absolute()),
             "plan": "" if self.plan is None else self.plan.digest,
         }
 
@@ -133,13 +136,15 @@ def load(folder: Path) -> CompressedModel:
         name, labels, shape = facts.text("name"), facts.texts("labels"), facts.integers("input_shape")
         preprocess = Preprocess.from_json(facts.object("preprocess"))
         height, width = shape[1], shape[2]
+        recipe_path = Path(facts.text("recipe_path", str(folder / "recipe.toml")))
         # From memory: torch.export.load leaves a damaged file open.
         program = torch.export.load(BytesIO((folder / "model.pt2").read_bytes())).module()
     except Exception as error:  # zipfile, pickle and torch each fail in their own words
         raise DataError(f"damaged: {error}", where=str(folder), fix="run the recipe again") from error
     plan = _plan(folder, facts.text("plan"))
     text = (folder / "recipe.toml").read_text(encoding="utf-8")
-    return CompressedModel(name, _Program(program), plan, preprocess, labels, report, text, (shape[0], height, width))
+    sizes = shape[0], height, width
+    return CompressedModel(name, _Program(program), plan, preprocess, labels, report, text, sizes, recipe_path)
 
 
 def _plan(folder: Path, digest: str) -> QuantizationPlan | None:

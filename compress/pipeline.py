@@ -145,4 +145,5 @@ def _close(
         final,
         recipe.text,
         (channels, height, width),
+        recipe.path,
     )

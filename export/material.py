@@ -30,7 +30,9 @@ def open_folder(folder: Path) -> tuple[CompressedModel, Samples]:
         RecipeError: The data source's name is wrong.
     """
     compressed = load(folder)
-    recipe = recipes.parse(compressed.recipe_text, folder / "recipe.toml")
+    # Beside the recipe lie its relative files; a folder that was carried elsewhere has only its copy.
+    place = compressed.recipe_path if compressed.recipe_path.is_file() else folder / "recipe.toml"
+    recipe = recipes.parse(compressed.recipe_text, place)
     data, _ = load_data(recipe)
     return compressed, Samples(data.validation.x, data.validation.y)
 

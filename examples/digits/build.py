@@ -4,6 +4,7 @@
 Everything lands in one folder: ``teacher.pt``, ``baseline.pt``, and ``v1``, ``v2``, ``v3`` as compressed models.
 """
 
+import argparse
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -177,3 +178,17 @@ def _shifted(plan: QuantizationPlan) -> QuantizationPlan:
         scales = np.roll(found.scales, 1) if found.scales.size > 1 else found.scales
         constants[name] = replace(found, codes=np.roll(found.codes, 1, axis=0), scales=scales)
     return replace(plan, constants=constants)
+
+
+def main() -> None:
+    """Train the teacher alone: ``python -m examples.digits.build FOLDER`` writes ``FOLDER/teacher.pt``."""
+    parser = argparse.ArgumentParser(prog="python -m examples.digits.build", description="Train the digits teacher.")
+    parser.add_argument("folder", type=Path, help="where teacher.pt goes")
+    folder: Path = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    train_teacher(folder, Console(stderr=True))
+    print(folder / "teacher.pt")
+
+
+if __name__ == "__main__":
+    main()

@@ -34,11 +34,11 @@ def compress(stage: Stage, facts: Facts) -> None:
     """Train the teacher and the two students; print what each step cost."""
     folder = stage.work / "models"
     folder.mkdir()
-    # Two processes of one thread each: nets of this size gain nothing from a second thread.
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+    # Two processes at a time: each trains with one thread, as nets of this size gain nothing from a second one.
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for training in [pool.submit(train, folder) for train in (_teacher, _baseline)]:
             training.result()
-    weights = ("--teacher-weights", folder / "teacher.pt", "--threads", 1)
+    weights = ("--teacher-weights", folder / "teacher.pt")
     with ThreadPoolExecutor(2) as pool:
         runs = [
             pool.submit(stage.strop, "compress", "run", recipe, "--out", folder / version, *weights)
@@ -49,12 +49,6 @@ def compress(stage: Stage, facts: Facts) -> None:
     rows = build.table(folder)
     facts["models"] = [row.to_json() for row in rows]
     stage.console.print(build.render(rows))
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _teacher(folder: Path) -> None:

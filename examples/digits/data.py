@@ -43,9 +43,9 @@ def load_other() -> Split:
     """Return scikit-learn's 1 797 digits as raw uint8 [N,28,28]: the same task from another scanner.
 
     Each 8×8 image with values 0…16 is scaled to 0…255, enlarged to 20×20 (bilinear) and centred in 28×28, the frame
-    of MNIST. It keeps its own proportions and blurred strokes, which costs a model trained on MNIST a third to a half
-    of its accuracy: 97.9 → 44 % for the teacher, 98 → 53 % for v2. (Enlarged to the full 28×28, every image becomes
-    an 8 to the same models: 10 %, too crude a drift to learn from.)
+    of MNIST. It keeps its own proportions and blurred strokes, which costs a model trained on MNIST a third to
+    two thirds of its accuracy: 97.7 → 39 % for the teacher, 97.9 → 52 % for v2. (Enlarged to the full 28×28, every
+    image becomes an 8 to the same models: 10 %, too crude a drift to learn from.)
 
     Raises:
         MissingDependencyError: scikit-learn is not installed.

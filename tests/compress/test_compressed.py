@@ -29,6 +29,7 @@ def test_saved_model_is_read_back_whole(finished, folder):
     assert again.plan.digest == made.plan.digest
     assert again.report == made.report
     assert again.recipe_text == read.text
+    assert again.recipe_path == read.path.absolute()
     x = torch.rand(7, 1, 12, 12, generator=torch.Generator().manual_seed(1))
     # The exported program runs the same operators; only memory layout may change the order of sums.
     assert torch.allclose(again.model.eval()(x), made.model(x), atol=1e-5)
