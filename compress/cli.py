@@ -168,7 +168,7 @@ def plan(recipe: RecipeFile, teacher_weights: Weights = None, *, as_json: Json =
 @app.command()
 def report(folder: Folder, *, as_json: Json = False) -> None:
     """Print the report of a finished run (or of one that missed its budget) and draw its page again."""
-    from compress import report as reports
+    from compress import report_files as reports
 
     place = (
         folder / WORK if not (folder / reports.NAME).exists() and (folder / WORK / reports.NAME).exists() else folder
@@ -183,7 +183,7 @@ def report(folder: Folder, *, as_json: Json = False) -> None:
 @app.command()
 def compare(first: Folder, second: Folder, *, as_json: Json = False) -> None:
     """Put two finished runs on the same data side by side."""
-    from compress import report as reports
+    from compress import report_files as reports
     from compress.compare import compare as compare_reports
     from compress.tables import compared_table
 

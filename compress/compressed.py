@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress import report as reports
+from compress import report_files as reports
 from compress.quantize.plan import QuantizationPlan
 from compress.report import CompressionReport
 from edge_contract.errors import DataError, ModelError

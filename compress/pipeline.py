@@ -10,7 +10,7 @@ from typing import Final
 
 from torch import nn
 
-from compress import budget, report, sources
+from compress import budget, report_files, sources
 from compress.compressed import CompressedModel
 from compress.final import candidate, int8_logits, plan_kb, read_test
 from compress.listener import Listener, Silent
@@ -73,7 +73,7 @@ def _run(
         draft = replace(draft, budget=lines)
         budget.check_total(recipe.budget, lines, state.done, recipe.where("budget"))
     except BudgetError:
-        report.write(replace(draft, steps=tuple(state.done)), work)
+        report_files.write(replace(draft, steps=tuple(state.done)), work)
         raise
     return _close(state, replace(draft, steps=tuple(state.done)), floating, sealed, data)
 

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a compression cost and what it gave, as values; JSON in and out. The page is drawn by ``report_page``."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 from compress.cost import Cost
 from compress.evaluate import Difference, Score
 from edge_contract.errors import DataError
 
-__all__ = ["NAME", "BudgetLine", "CompressionReport", "StepReport", "ModelRow", "read", "write"]
+__all__ = ["BudgetLine", "CompressionReport", "StepReport", "ModelRow", "without_times"]
 
 SCHEMA: Final = "strop.compression/1"
-NAME: Final = "report.json"
 TEXTS: Final = ("name", "target", "metric", "recipe_digest", "data_digest", "teacher_digest")
 
 
@@ -188,7 +185,7 @@ class CompressionReport:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any], *, where: str = NAME) -> "CompressionReport":
+    def from_json(cls, document: Mapping[str, Any], *, where: str = "report.json") -> "CompressionReport":
         """Return the report in a JSON object.
 
         Raises:
@@ -213,33 +210,6 @@ class CompressionReport:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"damaged report: {type(error).__name__} {error}"
             raise DataError(what, where=where, fix="run the recipe again") from error
-
-
-def write(report: CompressionReport, folder: Path) -> None:
-    """Write ``report.json`` and ``report.html`` into a folder."""
-    from compress.report_page import page  # matplotlib is slow to import, and only drawing needs it
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.html").write_text(page(report), encoding="utf-8")
-    (folder / NAME).write_text(json.dumps(report.to_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def read(path: Path) -> CompressionReport:
-    """Return the report in a folder or file.
-
-    Raises:
-        DataError: None there, not JSON, or damaged.
-    """
-    file = path / NAME if path.is_dir() else path
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError("no report", where=str(file), fix="run strop compress run RECIPE --out FOLDER") from error
-    except (OSError, ValueError) as error:
-        raise DataError("not JSON", where=str(file), fix="run the recipe again") from error
-    if not isinstance(document, dict):
-        raise DataError("not a report", where=str(file), fix="run the recipe again")
-    return CompressionReport.from_json(document, where=str(file))
 
 
 def without_times(report: CompressionReport) -> CompressionReport:

@@ -17,8 +17,8 @@ from edge_agent.adapters.slots import SlotStore
 from edge_agent.adapters.trust import SignedBlob, TrustHelper
 from edge_agent.core.events import Slots
 from edge_contract.errors import BundleError, ManifestError, SlotError
+from edge_contract.jobs import JobDocument
 from edge_contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, BundleFile, Manifest
-from edge_contract.messages import JobDocument
 
 __all__ = ["Installer", "needed_files"]
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from edge_agent.adapters import time_floor
 from edge_contract.errors import EnrolmentError, SignatureError
-from edge_contract.messages import JobDocument, Signed
+from edge_contract.jobs import JobDocument, Signed
 
 __all__ = ["parse_keys", "verify"]
 

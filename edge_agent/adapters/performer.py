@@ -22,9 +22,9 @@ from edge_agent.adapters.store import Journal, OutboxStore
 from edge_agent.adapters.trust import TrustHelper
 from edge_agent.core import effects as ef
 from edge_agent.core import events as ev
+from edge_contract.batches import TelemetryBatch, encode_batch
 from edge_contract.errors import ContractError, DownloadError, EnrolmentError, SlotError, StoreError, StropError
 from edge_contract.manifest import MANIFEST_NAME, Manifest
-from edge_contract.messages import TelemetryBatch, encode_batch
 from edge_contract.profile import ReferenceProfile
 
 __all__ = ["Performer", "Worker"]

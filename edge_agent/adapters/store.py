@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from edge_agent.core.outbox import ROW_COST, Held
 from edge_contract import canonical, durable
+from edge_contract.batches import CLASSES, TelemetryRow
 from edge_contract.errors import ContractError, StoreError
-from edge_contract.messages import CLASSES, TelemetryRow
 
 __all__ = ["Journal", "OutboxStore"]
 

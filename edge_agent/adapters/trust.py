@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edge_contract import canonical, errors
 from edge_contract.errors import DownloadError, StropError
-from edge_contract.messages import JobDocument
+from edge_contract.jobs import JobDocument
 
 __all__ = ["SignedBlob", "TrustHelper"]
 

@@ -33,8 +33,9 @@ from edge_agent.core.outbox import Outbox
 from edge_agent.core.state import WINDOWS_AHEAD, State, initial, journal, wanted
 from edge_agent.core.twin import Twin, apply_desired, merge
 from edge_contract import canonical
+from edge_contract.batches import TelemetryAck
 from edge_contract.errors import ContractError
-from edge_contract.messages import Death, DesiredState, TelemetryAck
+from edge_contract.messages import Death, DesiredState
 from edge_contract.states import Phase
 from edge_contract.verdict import DriftState
 

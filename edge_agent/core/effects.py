@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge_contract.messages import JobDocument
+from edge_contract.jobs import JobDocument
 
 __all__ = [
     "AbortStep",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_agent.core.outbox import Held
-from edge_contract.messages import JobDocument
+from edge_contract.jobs import JobDocument
 from edge_contract.profile import ReferenceProfile
 from edge_contract.summary import Counters
 

@@ -9,7 +9,7 @@ from edge_agent.core.probation import Evidence
 from edge_contract import canonical
 from edge_contract.errors import MessageError
 from edge_contract.fields import Fields
-from edge_contract.messages import JobDocument, JobStatus
+from edge_contract.jobs import JobDocument, JobStatus
 from edge_contract.states import Phase, Status
 
 __all__ = ["LOOP_GUARD", "MAX_TRIES", "SCHEMA", "Attempt", "Execution", "Finished", "Update", "retry_s"]

@@ -13,7 +13,7 @@ from edge_agent.core.events import Event, Instant, JobChecked, JobRefused, Progr
 from edge_agent.core.execution import retry_s
 from edge_agent.core.state import State
 from edge_contract import canonical
-from edge_contract.messages import JobDocument
+from edge_contract.jobs import JobDocument
 from edge_contract.states import EXECUTION, PhaseEvent
 from edge_contract.topics import is_name
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from edge_agent.core.effects import CountLost, DropRows, Effect, KeepRow, RemoveRows, SendBatch
 from edge_contract import canonical
-from edge_contract.messages import CLASSES, TelemetryAck
+from edge_contract.batches import CLASSES, TelemetryAck
 
 __all__ = ["MAX_IN_FLIGHT", "ROW_COST", "Held", "Outbox", "Queue", "resend_s"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge_contract.messages import Probation
+from edge_contract.jobs import Probation
 
 __all__ = ["Evidence", "judge"]
 

@@ -9,7 +9,8 @@ from edge_agent.core.events import Instant
 from edge_agent.core.state import State
 from edge_agent.core.update import report
 from edge_contract import canonical
-from edge_contract.messages import Birth, JobStatus, ModelState, ReportedState
+from edge_contract.jobs import JobStatus
+from edge_contract.messages import Birth, ModelState, ReportedState
 
 __all__ = ["birth", "in_force", "reported", "status", "tell_changes"]
 

@@ -31,7 +31,7 @@ from edge_agent.core.execution import (
 )
 from edge_agent.core.probation import Evidence, judge
 from edge_agent.core.runner import Runner
-from edge_contract.messages import JobDocument, JobStatus
+from edge_contract.jobs import JobDocument, JobStatus
 from edge_contract.states import EXECUTION, Phase, PhaseEvent, Status, step
 
 __all__ = ["accept", "advance", "crashed", "deadline_passed", "fact", "refuse", "report", "resume", "supersede"]

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import nn
 
 from compress import cost, evaluate, pipeline, recipe
-from compress import report as reports
+from compress import report_files as reports
 from compress.checkpoint import read_checkpoint, write_checkpoint
 from compress.compressed import CompressedModel, load
 from compress.listener import Terminal

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from edge_contract import durable
+from edge_contract.batches import CLASSES, MAX_BATCH_BYTES
 from edge_contract.enrolment import SERVER_NAME
 from edge_contract.errors import BrokerError
-from edge_contract.messages import CLASSES, MAX_BATCH_BYTES
 from edge_contract.topics import DOWN, ROOT, UP
 
 __all__ = [

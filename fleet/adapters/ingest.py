@@ -12,8 +12,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
+from edge_contract.batches import TelemetryAck, decode_batch
 from edge_contract.errors import ContractError, MessageError
-from edge_contract.messages import Birth, Death, JobStatus, ReportedState, TelemetryAck, decode_batch
+from edge_contract.jobs import JobStatus
+from edge_contract.messages import Birth, Death, ReportedState
 from edge_contract.topics import Topic, parse, topic
 from fleet.adapters import tables, telemetry
 from fleet.adapters.sqlite import Store

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edge_contract import durable
 from edge_contract.errors import StoreError
-from edge_contract.messages import JobDocument, Signed
+from edge_contract.jobs import JobDocument, Signed
 
 __all__ = ["JobSigner"]
 

@@ -4,7 +4,7 @@
 import sqlite3
 from dataclasses import dataclass, replace
 
-from edge_contract.messages import JobDocument, Probation
+from edge_contract.jobs import JobDocument, Probation
 from edge_contract.states import RolloutState, Status
 from edge_contract.topics import topic
 from fleet.adapters import tables

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edge_contract import canonical
+from edge_contract.batches import TelemetryBatch, TelemetryRow
 from edge_contract.errors import MessageError, StropError
-from edge_contract.messages import TelemetryBatch, TelemetryRow
 
 __all__ = [
     "Window",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edge_contract.canonical import as_float
-from edge_contract.messages import JobStatus
+from edge_contract.jobs import JobStatus
 from edge_contract.states import TERMINAL_STATUS, Phase, Status
 
 __all__ = ["EXCUSED", "FAILURES", "Execution", "finish", "hear_status", "settle"]

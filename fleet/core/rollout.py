@@ -9,7 +9,7 @@ from typing import Any, Final
 from edge_contract.canonical import as_float
 from edge_contract.errors import ContractError, RolloutError
 from edge_contract.fields import Fields
-from edge_contract.messages import Probation
+from edge_contract.jobs import Probation
 from edge_contract.states import ROLLOUT, RolloutEvent, RolloutState, WaveState, step
 
 __all__ = ["DEFAULT_WAVES", "LIVE", "Limits", "Rollout", "Wave", "new_rollout", "plan_waves", "read_request"]

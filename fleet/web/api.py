@@ -11,9 +11,9 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from edge_contract.batches import CLASSES
 from edge_contract.errors import MessageError, UsageError
 from edge_contract.fields import Fields
-from edge_contract.messages import CLASSES
 from fleet.adapters import tables, telemetry
 from fleet.adapters.operations import Operations
 from fleet.core.audit import first_broken

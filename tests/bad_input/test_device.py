@@ -14,7 +14,8 @@ import pytest
 
 from edge_agent.adapters.enrol import enrol
 from edge_contract import canonical
-from edge_contract.messages import Birth, TelemetryBatch, TelemetryRow, encode_batch
+from edge_contract.batches import TelemetryBatch, TelemetryRow, encode_batch
+from edge_contract.messages import Birth
 from edge_contract.topics import topic
 from tests.bad_input.refusals import PROGRAM, one_line, unchanged, until
 from tests.edge_agent.runner import bundles

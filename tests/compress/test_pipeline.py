@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress import evaluate, final, pipeline, recipe, report, sources
+from compress import evaluate, final, pipeline, recipe, report, report_files, sources
 from compress.listener import Silent
 from edge_contract.errors import BudgetError, RecipeError
 
@@ -169,7 +169,7 @@ def test_missed_budget_says_what_came_closest_and_leaves_the_test_split_closed(k
     assert "allowed 0.1; step 3 (quantize) came closest: " in text
     assert text.endswith("raise size_kb, or change the steps that decide it")
     assert caught.value.exit_code == 1
-    missed = report.read(work)
+    missed = report_files.read(work)
     assert not missed.is_kept and missed.test == () and len(missed.steps) == 4
     assert "The budget was missed" in (work / "report.html").read_text()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_contract import canonical, messages, targets, topics
+from edge_contract import batches, canonical, jobs, messages, targets, topics
 from edge_contract.errors import StropError
 from edge_contract.manifest import Manifest
 
@@ -20,11 +20,11 @@ READERS: dict[str, Callable[[bytes], Any]] = {
     "death": messages.Death.from_bytes,
     "desired": messages.DesiredState.from_bytes,
     "reported": messages.ReportedState.from_bytes,
-    "job": messages.JobDocument.from_bytes,
-    "envelope": messages.Signed.from_bytes,
-    "job-status": messages.JobStatus.from_bytes,
-    "ack": messages.TelemetryAck.from_bytes,
-    "batch": messages.decode_batch,
+    "job": jobs.JobDocument.from_bytes,
+    "envelope": jobs.Signed.from_bytes,
+    "job-status": jobs.JobStatus.from_bytes,
+    "ack": batches.TelemetryAck.from_bytes,
+    "batch": batches.decode_batch,
     "topic": lambda data: topics.parse(data.decode()),
     "target": lambda data: targets.parse(data.decode(), where="board.toml"),
 }
@@ -44,14 +44,14 @@ def test_bytes_to_value_to_bytes_is_identity(path):
 
 @pytest.mark.parametrize("path", [p for p in files("valid") if p.values[0].suffix == ".bin"])
 def test_a_batch_survives_its_wire_form(path):
-    batch = messages.decode_batch(path.read_bytes())
-    assert messages.decode_batch(messages.encode_batch(batch)) == batch
-    assert messages.decode_batch(messages.encode_batch(batch)).to_json() == batch.to_json()
+    batch = batches.decode_batch(path.read_bytes())
+    assert batches.decode_batch(batches.encode_batch(batch)) == batch
+    assert batches.decode_batch(batches.encode_batch(batch)).to_json() == batch.to_json()
 
 
 def test_a_plain_batch_keeps_its_bytes():
     data = (VECTORS / "valid/batch/unknown-field.bin").read_bytes()
-    assert canonical.dumps(messages.decode_batch(data).to_json()) == data[1:]
+    assert canonical.dumps(batches.decode_batch(data).to_json()) == data[1:]
 
 
 @pytest.mark.parametrize("path", files("invalid"))

@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from edge_agent.adapters.enrol import enrol
+from edge_contract.batches import encode_batch
 from edge_contract.errors import EnrolmentError
-from edge_contract.messages import DesiredState, encode_batch
+from edge_contract.messages import DesiredState
 from edge_contract.states import Phase, Status
 from export import signing
 from tests.support.fleet_bundle import window, write_bundle

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_contract.batches import CLASSES
 from edge_contract.errors import BrokerError
-from edge_contract.messages import CLASSES
 from edge_contract.topics import DOWN, UP
 from fleet.adapters import ca
 from fleet.adapters.broker import BrokerFiles, Mosquitto, access_list, find_mosquitto, free_port

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edge_contract.errors import RolloutError
-from edge_contract.messages import JobStatus
+from edge_contract.jobs import JobStatus
 from edge_contract.states import Phase, RolloutEvent, RolloutState, Status, WaveState
 from fleet.core.engine import CloseOrder, Issue, World, abort, advance, remove_device
 from fleet.core.execution import Execution, finish, hear_status, settle

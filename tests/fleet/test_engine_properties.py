@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from edge_contract import canonical
-from edge_contract.messages import JobStatus
+from edge_contract.jobs import JobStatus
 from edge_contract.states import Phase, RolloutEvent, RolloutState, Status
 from fleet.core.engine import CloseOrder, Issue, World, abort, advance, remove_device
 from fleet.core.execution import Execution, hear_status, settle

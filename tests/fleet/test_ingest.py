@@ -9,18 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_contract.batches import TelemetryAck, TelemetryBatch, TelemetryRow, encode_batch
+from edge_contract.jobs import JobStatus
 from edge_contract.manifest import Manifest
-from edge_contract.messages import (
-    Birth,
-    Death,
-    DesiredState,
-    JobStatus,
-    ReportedState,
-    TelemetryAck,
-    TelemetryBatch,
-    TelemetryRow,
-    encode_batch,
-)
+from edge_contract.messages import Birth, Death, DesiredState, ReportedState
 from edge_contract.states import Phase, Status
 from edge_contract.verdict import DriftState, judge
 from fleet.adapters import tables, telemetry

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from edge_contract.errors import RolloutError, SignatureError, UsageError
-from edge_contract.messages import DesiredState, JobDocument, JobStatus, ModelState, ReportedState, Signed
+from edge_contract.jobs import JobDocument, JobStatus, Signed
+from edge_contract.messages import DesiredState, ModelState, ReportedState
 from edge_contract.states import Phase, Status
 from export import signing
 from fleet.adapters import credentials, tables

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from edge_contract.messages import TelemetryAck, encode_batch
+from edge_contract.batches import TelemetryAck, encode_batch
 from edge_contract.states import Phase, Status
 from tests.support.fleet_server import SERVE, until
 

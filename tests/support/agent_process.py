@@ -20,8 +20,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.adapters.slots import SlotStore
 from edge_contract import topics
+from edge_contract.batches import TelemetryAck, decode_batch
 from edge_contract.manifest import MANIFEST_NAME, Manifest
-from edge_contract.messages import Birth, DesiredState, ReportedState, TelemetryAck, decode_batch
+from edge_contract.messages import Birth, DesiredState, ReportedState
 
 PATIENCE_S = 60.0
 

@@ -15,18 +15,11 @@ from edge_agent.core.outbox import ROW_COST, Held
 from edge_agent.core.state import Identity, State
 from edge_agent.core.twin import Settings
 from edge_contract import canonical
+from edge_contract.batches import TelemetryAck, TelemetryRow
 from edge_contract.counts import Counters, latency_bucket
 from edge_contract.errors import ContractError
-from edge_contract.messages import (
-    DesiredState,
-    JobDocument,
-    JobStatus,
-    Probation,
-    ReportedState,
-    Signed,
-    TelemetryAck,
-    TelemetryRow,
-)
+from edge_contract.jobs import JobDocument, JobStatus, Probation, Signed
+from edge_contract.messages import DesiredState, ReportedState
 from edge_contract.states import TERMINAL_STATUS
 
 OLD, NEW, NEWER = "a" * 64, "b" * 64, "c" * 64

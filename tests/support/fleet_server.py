@@ -18,20 +18,9 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_agent.adapters.enrol import enrol
-from edge_contract.messages import (
-    Birth,
-    Death,
-    DesiredState,
-    JobDocument,
-    JobStatus,
-    ModelState,
-    ReportedState,
-    Signed,
-    TelemetryAck,
-    TelemetryBatch,
-    TelemetryRow,
-    encode_batch,
-)
+from edge_contract.batches import TelemetryAck, TelemetryBatch, TelemetryRow, encode_batch
+from edge_contract.jobs import JobDocument, JobStatus, Signed
+from edge_contract.messages import Birth, Death, DesiredState, ModelState, ReportedState
 from edge_contract.states import Phase, Status
 from edge_contract.topics import topic
 from export import signing

@@ -22,8 +22,8 @@ from edge_agent.adapters.trust import TrustHelper
 from edge_contract import canonical
 from edge_contract.enrolment import EnrolmentAnswer, EnrolmentRequest, parse_token
 from edge_contract.errors import StropError
+from edge_contract.jobs import JobDocument, Probation
 from edge_contract.manifest import Artefact, BundleFile, Manifest, TensorSpec
-from edge_contract.messages import JobDocument, Probation
 from edge_contract.preprocess import Preprocess
 from export import signing
 from fleet.adapters import ca

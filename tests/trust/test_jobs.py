@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.adapters.jobs import verify
 from edge_contract.errors import ContractError, EnrolmentError, MessageError, SignatureError, StoreError
-from edge_contract.messages import Signed
+from edge_contract.jobs import Signed
 from fleet.adapters.job_signing import JobSigner
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from edge_agent.core.effects import CountLost, DropRows, KeepRow, RemoveRows, SendBatch
 from edge_agent.core.outbox import MAX_IN_FLIGHT, MAX_ROW_BYTES, ROW_COST, Held, Outbox, resend_s
+from edge_contract.batches import CLASSES, TelemetryAck
 from edge_contract.errors import ContractError
-from edge_contract.messages import CLASSES, TelemetryAck
 
 LIMIT = 6000
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from edge_agent.core.execution import LOOP_GUARD
-from edge_contract.messages import Probation
+from edge_contract.jobs import Probation
 from edge_contract.states import TERMINAL_STATUS, Phase
 from tests.support.device_sim import NEW, OLD, Behaviour, Device, job
 

@@ -4,7 +4,7 @@
 import pytest
 
 from edge_agent.core.probation import Evidence, judge
-from edge_contract.messages import Probation
+from edge_contract.jobs import Probation
 
 RULES = Probation(inferences=100, timeout_s=60.0, max_error_rate=0.05, max_latency_ratio=3.0, min_agreement=0.9)
 

@@ -5,7 +5,7 @@ import pytest
 
 from edge_agent.core.effects import Forget
 from edge_contract import canonical
-from edge_contract.messages import Probation, Signed
+from edge_contract.jobs import Probation, Signed
 from edge_contract.states import Phase, Status
 from tests.support.device_sim import NEW, NEWER, OLD, Behaviour, Device, job
 
