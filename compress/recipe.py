@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from compress.recipe_steps import Step, Train, read_step
 from compress.recipe_table import Table
-from edge_contract import canonical
+from edge_contract import canonical, targets
 from edge_contract.errors import ContractError, RecipeError
 from edge_contract.preprocess import Preprocess
 
@@ -147,7 +147,7 @@ def parse(text: str, path: Path) -> Recipe:
     top = Table(document, path.name)
     recipe = Recipe(
         top.text("name"),
-        top.text("target", "generic"),
+        top.text("target", "generic-x86", among=targets.names()),
         top.integer("seed", 0),
         top.integer("threads", 0),
         _model(top.table("model", where=f"{path.name} [model]")),

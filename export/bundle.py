@@ -69,14 +69,16 @@ def write_artefacts(plan: QuantizationPlan, folder: Path, target: str = "") -> l
     Args:
         plan: What to write.
         folder: Where.
-        target: Of the TFLite file: a target's name; one that is unknown or reads no TFLite is replaced by ``rpi4``.
+        target: Of the TFLite file; one that reads none is replaced by ``rpi4``.
 
     Raises:
+        TargetError: No such target.
         UnsupportedOperatorError: The target does not have an operator.
     """
     onnx_target = targets.load(_DEFAULT_TARGETS["onnx"])
-    known = target in targets.names() and "tflite" in targets.load(target).integers
-    tflite_target = targets.load(target if known else _DEFAULT_TARGETS["tflite"])
+    tflite_target = targets.load(target or _DEFAULT_TARGETS["tflite"])
+    if "tflite" not in tflite_target.integers:
+        tflite_target = targets.load(_DEFAULT_TARGETS["tflite"])
     activation = onnx_target.integers["onnx"].activation
     made = [
         onnx_writer.write(plan, folder / "model.onnx", target=onnx_target.name, activation=activation),

@@ -5,7 +5,6 @@ Everything lands in one folder: ``teacher.pt``, ``baseline.pt``, and ``v1``, ``v
 """
 
 import argparse
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from compress import cost, evaluate, pipeline, recipe
+from compress import cost, evaluate, recipe
 from compress import report_files as reports
 from compress.checkpoint import read_checkpoint, write_checkpoint
 from compress.compressed import CompressedModel, load
-from compress.listener import Terminal
 from compress.quantize.plan import QuantizationPlan
 from compress.report import ModelRow
 from compress.sources import Tensors, tensors
@@ -30,7 +28,7 @@ from compress.trainer import Augment, EpochLog, Training, train
 from edge_contract import canonical
 from examples.digits import data, model
 
-__all__ = ["Row", "mislabel", "render", "run_recipe", "table", "train_baseline", "train_teacher"]
+__all__ = ["Row", "mislabel", "render", "table", "train_baseline", "train_teacher"]
 
 HERE: Final = Path(__file__).resolve().parent
 RECIPES: Final = {"v1": HERE / "digits.toml", "v2": HERE / "digits-v2.toml"}
@@ -94,20 +92,6 @@ def _trained(
     write_checkpoint(path, key, {"model": net.state_dict()})
     checkpoint.unlink()
     return net
-
-
-def run_recipe(folder: Path, version: str, console: Console) -> CompressedModel:
-    """Run the recipe of ``v1`` or ``v2`` with the folder's teacher and save the result in the folder.
-
-    The same as ``strop compress run RECIPE --out FOLDER/VERSION --teacher-weights FOLDER/teacher.pt``.
-    """
-    wanted = recipe.load(RECIPES[version])
-    work = folder / f".{version}"
-    with Terminal(console) as terminal:
-        made = pipeline.run(wanted, work, teacher_weights=folder / "teacher.pt", listener=terminal)
-    made.save(folder / version)
-    shutil.rmtree(work)
-    return made
 
 
 def table(folder: Path) -> list[Row]:

@@ -84,7 +84,8 @@ def _keep(stage: Stage, facts: dict[str, Any], console: Console) -> None:
     console.print(f"\nThe server and its devices go on: open [bold]{facts['page']}[/bold]; Ctrl-C ends everything.")
     try:
         while True:
-            stage.wait("Ctrl-C", lambda: None, seconds=86_400)
+            stage.check_alive()
+            time.sleep(1.0)
     except KeyboardInterrupt:
         console.print("Stopping.")
 

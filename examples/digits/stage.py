@@ -89,7 +89,7 @@ class Stage:
         words += ["--device-port", "0", "--enrol-port", "0", "--mqtt-port", "0"]
         self.console.print(f"  [dim]$ strop {shlex.join(words)} &[/dim]", highlight=False, soft_wrap=True)
         self._server = self._spawn("server", [_strop(Path(sys.executable)), *words])
-        endpoints = self.wait("the server is ready", self._ready_endpoints, seconds=30)
+        endpoints = self.wait("the server is ready", self._ready_endpoints, seconds=90)
         token = (self.server_data / "operator.token").read_text().strip()
         self.endpoints = endpoints
         self._http = httpx.Client(
@@ -137,9 +137,9 @@ class Stage:
         device.process = self._spawn(device.name, [str(device.python), *words])
 
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        log = (self.logs / f"{name}.log").open("ab")
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+        with (self.logs / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Return the JSON answer of one call of the server's API.
@@ -149,7 +149,10 @@ class Stage:
         """
         if self._http is None:
             raise StropError("the server was not started")
-        answer = self._http.request(method, f"/api/v1/{path}", json=body)
+        try:
+            answer = self._http.request(method, f"/api/v1/{path}", json=body)
+        except httpx.HTTPError as error:
+            raise StropError(f"the server did not answer: {error}", where=f"{method} {path}") from error
         if answer.is_error:
             raise StropError(f"{answer.status_code} {answer.text[:300]}", where=f"{method} {path}")
         return answer.json()
@@ -165,16 +168,17 @@ class Stage:
             answer = probe()
             if answer is not None and answer is not False:
                 return answer
-            self._check_alive()
+            self.check_alive()
             if time.monotonic() > end:
                 raise StropError(f"waited {seconds:.0f} s in vain until {claim}", fix=f"look into {self.logs}")
             time.sleep(0.2)
 
-    def _check_alive(self) -> None:
-        for device in self.devices.values():
-            if device.process is not None and device.process.poll() is not None:
-                log = self.logs / f"{device.name}.log"
-                raise StropError(f"the agent ended with code {device.process.returncode}", where=str(log))
+    def check_alive(self) -> None:
+        """Raise StropError if the server or a device ended by itself."""
+        started = {"server": self._server, **{name: device.process for name, device in self.devices.items()}}
+        for name, process in started.items():
+            if process is not None and process.poll() is not None:
+                raise StropError(f"{name} ended with code {process.returncode}", where=str(self.logs / f"{name}.log"))
 
     def close(self) -> None:
         """Stop devices, then the server, then the cables."""

@@ -7,7 +7,6 @@ the server republishes its retained messages, so an empty broker costs nothing.
 """
 
 import contextlib
-import getpass
 import os
 import shutil
 import signal
@@ -39,6 +38,9 @@ __all__ = [
 ]
 
 INSTALL: Final = "install it: sudo apt-get install mosquitto"
+# mosquitto started by root becomes this user; started by anyone else it stays who it is. Not by name from the
+# environment: after a plain ``su`` that still names the caller, who may not read the keys.
+_USER: Final = "root" if os.geteuid() == 0 else "mosquitto"
 _PLACES: Final = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")  # Debian puts it outside a user's PATH
 _START_S: Final = 10.0
 _STOP_S: Final = 5.0
@@ -184,7 +186,7 @@ class Mosquitto:
         self.port = self.port or free_port(self.host)
         acl, config = self._folder / "acl", self._folder / "mosquitto.conf"
         durable.write(acl, access_list(self._tenant).encode(), mode=durable.PRIVATE)
-        text = settings(self.host, self.port, self._files, acl.resolve(), getpass.getuser())
+        text = settings(self.host, self.port, self._files, acl.resolve(), _USER)
         durable.write(config, text.encode(), mode=durable.PRIVATE)
         with (self._folder / "broker.log").open("wb") as log:
             self._child = subprocess.Popen(

@@ -67,8 +67,8 @@ def test_a_reader_never_sees_half_of_an_update_and_a_killed_writer_leaves_a_whol
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
     try:
         assert writer.stdout.readline() == b"ready\n"
-        deadline, seen = time.monotonic() + 1.5, []
-        while time.monotonic() < deadline:
+        deadline, seen = time.monotonic() + 30, []
+        while time.monotonic() < deadline and len(set(seen)) <= 1000:
             reading = CounterFile(path).read()
             if reading is not None:  # None: the writer was twice as fast as every attempt
                 assert len(set(reading.counters.to_vector())) == 1

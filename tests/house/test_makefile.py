@@ -26,15 +26,22 @@ def normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def make(*words):
+    """Run make as from a shell, also when make itself runs these tests: that one hands its flags down."""
+    handed_down = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "KEEP"}
+    env = {name: value for name, value in os.environ.items() if name not in handed_down}
+    return subprocess.run(["make", *words], capture_output=True, text=True, check=False, cwd=ROOT, env=env)
+
+
 def plan(*words):
     """Return what make would run, in a check-out where nothing is built."""
-    done = subprocess.run(["make", "-n", "-B", *words], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = make("-n", "-B", *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_help_lists_only_targets_that_exist():
-    said = subprocess.run(["make", "help"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    said = make("help").stdout
     listed = re.findall(r"^make ([a-z-]+)", said, re.MULTILINE)
     assert {"demo", "test", "check", "venv", "clean", "story", "test-fast", "docs"} <= set(listed)
     assert [name for name in listed if not re.search(rf"^{name}:", MAKEFILE, re.MULTILINE)] == []
@@ -102,7 +109,9 @@ def test_what_a_pinned_package_needs_is_pinned():
         for line in metadata.requires(name) or []:
             if "extra ==" not in line:
                 needed.add(normal(re.match(r"[A-Za-z0-9._-]+", line)[0]))
-    assert (needed & installed) - pinned == set()
+    # On a computer whose pip takes torch with CUDA, its libraries come along; which ones is torch's own pin.
+    cuda = {name for name in installed if name.startswith(("nvidia-", "cuda-", "triton"))}
+    assert (needed & installed) - pinned - cuda == set()
 
 
 def test_the_wheel_lists_its_packages_and_leaves_tests_out():

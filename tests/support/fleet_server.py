@@ -25,7 +25,7 @@ from edge_contract.states import Phase, Status
 from edge_contract.topics import topic
 from export import signing
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 SERVE = "from strop.cli import main; main()"
 
 
@@ -62,7 +62,11 @@ class FleetProcess:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE_S)
+        try:
+            return self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         self.process.kill()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime with its CPU provider."""
 
+import platform
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,27 @@ def version() -> str:
     return str(import_runtime("onnxruntime", *_PACKAGE).__version__)
 
 
+def _may_saturate(cpu_facts: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether uint8 × int8 kernels may saturate in 16 bits here: on x86 without VNNI, or if nobody can tell.
+
+    ONNX Runtime then has exact but slower kernels, which it takes only when told (its key in the session's options).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w") as file:
+        ...     _ = file.write("flags : sse4_2 avx2 avx512_vnni")
+        ...     file.flush()
+        ...     _may_saturate(Path(file.name))
+        False
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    try:
+        return "vnni" not in cpu_facts.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return True
+
+
 def open_file(path: Path, artefact: Artefact, threads: int) -> OnnxSession:
     """Load an ONNX file.
 
@@ -59,6 +81,8 @@ def open_file(path: Path, artefact: Artefact, threads: int) -> OnnxSession:
     options.log_severity_level = _ERRORS_ONLY
     # A waiting pool must not burn the core that the control process shares.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if artefact.input.dtype == "uint8" and _may_saturate():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # see run

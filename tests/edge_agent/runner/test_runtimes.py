@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge_agent.runner.model import Description, Model
-from edge_agent.runner.runtimes import open_session, runtime_version
+from edge_agent.runner.runtimes import onnx, open_session, runtime_version
 from edge_agent.runner.runtimes.litert import InterpreterSession
 from edge_agent.runner.tensors import signed
 from edge_contract.errors import MissingDependencyError, RuntimeAdapterError
@@ -131,3 +131,31 @@ def test_runtime_without_an_adapter_is_refused_with_the_choice(name, tmp_path):
 def test_runtime_that_is_not_installed_names_the_line_that_installs_it():
     with pytest.raises(MissingDependencyError, match=r"tflite-runtime .*pip install 'strop\[agent-tflite\]'"):
         runtime_version("tflite-runtime")  # the workstation's environment has numpy 2, so it cannot be there
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine", "expected"),
+    [
+        ("sse4_2 avx2", "x86_64", True),
+        ("avx2 avx_vnni", "x86_64", False),
+        ("avx512f avx512_vnni amx_int8", "x86_64", False),
+        (None, "x86_64", True),
+        ("asimd", "aarch64", False),
+    ],
+)
+def test_exact_kernels_are_asked_for_where_the_fast_ones_may_saturate(tmp_path, monkeypatch, flags, machine, expected):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    facts = tmp_path / "cpuinfo"
+    if flags is not None:
+        facts.write_text(f"flags : {flags}\n")
+    assert onnx._may_saturate(facts) is expected
+
+
+def test_exact_kernels_of_onnx_runtime_give_the_same_integers(tmp_path, monkeypatch):
+    path = tmp_path / "t.onnx"
+    artefact = tiny.write_onnx(tiny.make(2), path)
+    x = np.random.default_rng(0).integers(0, 256, artefact.input.shape).astype(np.uint8)
+    fast = open_session(path, artefact, "onnxruntime").run(x)
+    monkeypatch.setattr(onnx, "_may_saturate", lambda: True)
+    exact = open_session(path, artefact, "onnxruntime").run(x)
+    assert {name: v.tolist() for name, v in fast.items()} == {name: v.tolist() for name, v in exact.items()}
