@@ -225,11 +225,12 @@ def claims(facts: Facts) -> list[tuple[str, str]]:
         f"{100 * stray['estimated_accuracy']:.0f} % ({'valid' if stray['valid'] else 'shift too strong to trust'})"
     )
     both, v3 = f"{facts['rollout_v1']['state']}, {facts['rollout_v2']['state']}", facts["rollout_v3"]
+    tried_by = ", ".join(facts["devices_that_tried_v3"])
     return [
         *seen,
         ("v1 and v2 reached every device", both),
         (f"{offline['device']} offline", f"{dark}, {offline['missing']} missing afterwards, {offline['twice']} twice"),
         (f"drift on {STRAY}", f"{stray['level']} after {facts['alarm_after_s']:.0f} s; {others}"),
         ("estimated accuracy there", f"{estimate}, true {100 * stray['true_accuracy']:.0f} %"),
-        ("bad v3", f"{v3['state']}, {', '.join(v3['phases'].values())}; tried by {facts['devices_that_tried_v3']}"),
+        ("bad v3", f"{v3['state']}, {', '.join(v3['phases'].values())}; tried by {tried_by}"),
     ]

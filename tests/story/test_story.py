@@ -11,7 +11,7 @@ from rich.console import Console
 
 from edge_contract.errors import BrokerError
 from examples.digits import demo
-from examples.digits.chapters import CANARY, STRAY
+from examples.digits.chapters import CANARY, STRAY, claims
 from fleet.adapters.broker import find_mosquitto
 
 LEGACY = Path(__file__).resolve().parents[2] / ".venv-tflite" / "bin" / "python"
@@ -140,6 +140,13 @@ def test_story_is_written_for_machines_and_people(story):
     page = (work / "report.html").read_text()
     assert page.count("<svg") >= 3
     assert "http://" not in page.replace("http://www.w3.org", "").replace(story["page"], "")
+
+
+def test_readme_shows_the_claims_that_the_demo_prints(story):
+    readme = (LEGACY.parents[2] / "README.md").read_text()
+    block = readme.split("<!-- demo output")[1].split("<!-- /demo output -->")[0]
+    shown = [line.split("│")[1].strip() for line in block.splitlines() if line.startswith("│")]
+    assert [label for label in shown if label] == [claim for claim, _ in claims(story)]
 
 
 def test_nothing_of_the_story_is_left_running(story):
