@@ -77,7 +77,7 @@ $(STAMP_TFLITE): | system
 system:
 	@missing=""; PATH="$$PATH:/usr/sbin:/usr/local/sbin"; \
 	command -v mosquitto >/dev/null || missing="$$missing mosquitto"; \
-	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu-core"; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3.11 python3.11-venv"; \
 	test -z "$$missing" && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

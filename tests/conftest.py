@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -38,3 +39,25 @@ def pytest_make_collect_report() -> Iterator[None]:
     report = yield
     _refuse_skip(report)
     return report
+
+
+# Minutes of the twenty that the whole suite may take on two cores; printed, never asserted: machines differ.
+SHARES = {"compress": 5, "export": 5, "edge_agent": 4, "fleet": 4}
+REST = 2
+_spent: dict[str, float] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add a phase's time to its folder; doctests of a package count with its tests."""
+    parts = Path(report.nodeid.split("::")[0]).parts
+    folder = parts[1] if parts[0] == "tests" and len(parts) > 2 else parts[0]
+    _spent[folder] = _spent.get(folder, 0.0) + report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what each folder took of its share."""
+    terminalreporter.section("time by folder")
+    rest = sum(seconds for folder, seconds in _spent.items() if folder not in SHARES)
+    rows = [(folder, _spent.get(folder, 0.0), minutes) for folder, minutes in SHARES.items()]
+    for folder, seconds, minutes in [*rows, ("all others", rest, REST)]:
+        terminalreporter.write_line(f"{folder:<12} {seconds:6.0f} s of {60 * minutes} s")
