@@ -17,7 +17,7 @@ from edge_contract.errors import StropError
 from examples.digits import build, data, watch
 from examples.digits.stage import Stage
 
-__all__ = ["CHAPTERS", "claims", "open_server"]
+__all__ = ["CHAPTERS", "claims"]
 
 Facts = dict[str, Any]
 
@@ -59,9 +59,9 @@ def _baseline(folder: Path) -> None:
     build.train_baseline(folder, Console(stderr=True, quiet=True))
 
 
-def open_server(stage: Stage, facts: Facts, http_port: int = 0) -> None:
+def open_server(stage: Stage, facts: Facts) -> None:
     """Start the fleet server with its own broker and give it the workstation's root of trust."""
-    facts["page"] = stage.serve(http_port=http_port)
+    facts["page"] = stage.serve()
     keys = stage.work / "keys"
     stage.strop("export", "keys", "init", keys, "--online", stage.server_data / "tuf" / "online.pub")
     stage.strop("fleet", "trust", keys / "root.json", "--data", stage.server_data)

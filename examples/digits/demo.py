@@ -41,11 +41,11 @@ def tell(work: Path, console: Console, *, keep: bool = False, http_port: int = 0
         StropError: A step of the story did not do what it claims.
     """
     facts: dict[str, Any] = {"timings_s": {}}
-    with Stage(work, console) as stage:
+    with Stage(work, console, http_port=http_port) as stage:
         for number, (title, chapter) in enumerate(chapters.CHAPTERS, 1):
             console.rule(f"[bold]{number}. {title}", align="left")
             started = time.monotonic()
-            chapter(stage, facts) if chapter is not chapters.open_server else chapter(stage, facts, http_port)
+            chapter(stage, facts)
             facts["timings_s"][title] = round(time.monotonic() - started, 1)
         _finish(stage, facts, console)
         if keep:

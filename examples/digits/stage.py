@@ -53,8 +53,8 @@ class Device:
 class Stage:
     """Starts the server and the devices, speaks to the server's API, and stops every process at the end."""
 
-    def __init__(self, work: Path, console: Console) -> None:
-        self.work, self.console = work, console
+    def __init__(self, work: Path, console: Console, *, http_port: int = 0) -> None:
+        self.work, self.console, self.http_port = work, console, http_port  # port 0: a free one
         self.server_data = work / "server"
         self.devices: dict[str, Device] = {}
         self._server: subprocess.Popen[bytes] | None = None
@@ -83,9 +83,9 @@ class Stage:
             raise StropError(lines[-1], where=f"strop {' '.join(words[:2])}")
         return done.stdout
 
-    def serve(self, *, http_port: int = 0) -> str:
-        """Start ``strop fleet serve`` on free loopback ports and return the address of its page."""
-        words = ["fleet", "serve", "--data", str(self.server_data), "--http-port", str(http_port)]
+    def serve(self) -> str:
+        """Start ``strop fleet serve`` on loopback ports and return the address of its page."""
+        words = ["fleet", "serve", "--data", str(self.server_data), "--http-port", str(self.http_port)]
         words += ["--device-port", "0", "--enrol-port", "0", "--mqtt-port", "0"]
         self.console.print(f"  [dim]$ strop {shlex.join(words)} &[/dim]", highlight=False, soft_wrap=True)
         self._server = self._spawn("server", [_strop(Path(sys.executable)), *words])
