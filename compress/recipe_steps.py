@@ -89,14 +89,15 @@ class Quantize:
     """Static int8 by the quantization plan.
 
     Attributes:
-        observer: What decides activation ranges on the calibration split: ``min-max`` or ``percentile``.
+        observer: What decides activation ranges on the calibration split: ``squared-error``, ``percentile`` or
+            ``min-max``.
         percentile: For the percentile observer.
         max_drop: As in ``Train``.
     """
 
     kind: ClassVar[str] = "quantize"
     method: str = "static-int8"
-    observer: str = "min-max"
+    observer: str = "squared-error"
     percentile: float = 99.99
     max_drop: float | None = None
 
@@ -179,7 +180,7 @@ def _target(table: Table) -> tuple[str, float]:
 def _quantize(table: Table) -> Quantize:
     return Quantize(
         table.text("method", "static-int8", among=("static-int8",)),
-        table.text("observer", "min-max", among=("min-max", "percentile")),
+        table.text("observer", "squared-error", among=("squared-error", "percentile", "min-max")),
         table.number("percentile", 99.99, low=50.01, high=100.0),
         table.number("max_drop", None, high=100.0),
     )

@@ -18,14 +18,19 @@ from compress.quantize.plan import Operation, QuantizationPlan
 from edge_contract.errors import MissingDependencyError
 from edge_contract.manifest import Artefact, TensorSpec
 
-__all__ = ["OPSET", "PLAN_KEY", "SHIFTS", "write"]
+__all__ = ["OPSET", "PLAN_KEY", "SHIFTS", "finish", "onnx_package", "write"]
 
 OPSET = 17  # the first with everything used here is 13; 17 is read by every ONNX Runtime since 1.12
 SHIFTS = {"uint8": 128, "int8": 0}
 PLAN_KEY = "strop.plan"
 
 
-def _onnx() -> Any:
+def onnx_package() -> Any:
+    """Return the package onnx.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
     try:
         import onnx
     except ImportError as error:
@@ -41,6 +46,7 @@ class _Graph:
     plan: QuantizationPlan
     onnx: Any
     activation: str
+    is_qdq: bool
     nodes: list[Any] = field(default_factory=list)
     initializers: dict[str, Any] = field(default_factory=dict)
 
@@ -55,19 +61,17 @@ class _Graph:
         return name
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        name = f"{output}/{kind}"
-        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], name=name, **attributes))
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], **attributes))
         return output
 
     def scale_and_zero_point(self, activation: str) -> list[str]:
         spec = self.plan.activations[activation]
-        scale = self.constant(f"{activation}/scale", np.array(spec.scale, np.float32))
-        return [
-            scale,
-            self.constant(
-                f"{activation}/zero_point", np.array(spec.zero_point + SHIFTS[self.activation], self.activation)
-            ),
-        ]
+        zero_point = np.array(spec.zero_point + SHIFTS[self.activation], self.activation)
+        return [self.constant(f"{activation}/scale", np.float32(spec.scale)), self.zero_point(zero_point)]
+
+    def zero_point(self, values: Any) -> str:
+        """One initializer for all equal zero points."""
+        return self.constant(f"zero/{values.dtype}/{values.shape}/{values.flat[0]}", values)
 
     def dequantized(self, activation: str) -> str:
         """A DequantizeLinear of its own for each reader: ONNX Runtime fuses only those."""
@@ -81,7 +85,7 @@ class _Graph:
         inputs = [
             self.constant(name, constant.codes),
             self.constant(f"{name}/scale", np.asarray(scales, np.float32)),
-            self.constant(f"{name}/zero_point", zeros),
+            self.zero_point(zeros),
         ]
         attributes = {} if constant.axis is None else {"axis": constant.axis}
         return self.node("DequantizeLinear", inputs, f"{name}/real", **attributes)
@@ -101,8 +105,22 @@ def _float_operator(graph: _Graph, op: Operation, kind: str, **attributes: Any) 
 def _conv2d(graph: _Graph, op: Operation) -> None:
     a = op.attributes
     kernel = list(graph.plan.constants[op.weight].codes.shape[2:])
-    sizes = {"strides": list(a["stride"]), "pads": list(a["padding"]), "dilations": list(a["dilation"])}
-    _float_operator(graph, op, "Conv", kernel_shape=kernel, group=a["groups"][0], **sizes)
+    sizes: dict[str, Any] = {"strides": list(a["stride"]), "pads": list(a["padding"])}
+    sizes |= {"dilations": list(a["dilation"]), "kernel_shape": kernel, "group": a["groups"][0]}
+    if graph.is_qdq:
+        _float_operator(graph, op, "Conv", **sizes)
+        return
+    weight = graph.plan.constants[op.weight]
+    inputs = [
+        graph.tensor(op.inputs[0]),
+        *graph.scale_and_zero_point(op.inputs[0]),
+        graph.constant(op.weight, weight.codes),
+        graph.constant(f"{op.weight}/scale", weight.scales),
+        graph.zero_point(np.array(0, np.int8)),
+        *graph.scale_and_zero_point(op.output),
+        graph.constant(op.bias, graph.plan.constants[op.bias].codes),
+    ]
+    graph.node("QLinearConv", inputs, graph.tensor(op.output), **sizes)
 
 
 def _max_pool(graph: _Graph, op: Operation) -> None:
@@ -115,10 +133,31 @@ def _flatten(graph: _Graph, op: Operation) -> None:
     graph.node("Flatten", [graph.tensor(op.inputs[0])], graph.tensor(op.output), axis=1)
 
 
+def _add_constant(graph: _Graph, op: Operation) -> None:
+    """The constant has the activations' type: ONNX Runtime fuses no others."""
+    constant, shift = graph.plan.constants[op.weight], SHIFTS[graph.activation]
+    inputs = [
+        graph.constant(op.weight, (constant.codes.astype(np.int16) + shift).astype(graph.activation)),
+        graph.constant(f"{op.weight}/scale", np.float32(constant.scales[0])),
+        graph.zero_point(np.array(shift, graph.activation)),
+    ]
+    real = graph.node("DequantizeLinear", inputs, f"{op.weight}/real")
+    graph.quantized(graph.node("Add", [graph.dequantized(op.inputs[0]), real], f"{op.output}/real"), op.output)
+
+
+def _concat(graph: _Graph, op: Operation) -> None:
+    """Codes are joined as they are: all parts and the result share one scale."""
+    graph.node("Concat", [graph.tensor(name) for name in op.inputs], graph.tensor(op.output), axis=1)
+
+
 _EMIT: dict[str, Callable[[_Graph, Operation], None]] = {
     "conv2d": _conv2d,
     "linear": lambda graph, op: _float_operator(graph, op, "Gemm", transB=1),
     "add": lambda graph, op: _float_operator(graph, op, "Add"),
+    "add_constant": _add_constant,
+    "mul": lambda graph, op: _float_operator(graph, op, "Mul"),
+    "sigmoid": lambda graph, op: _float_operator(graph, op, "Sigmoid"),
+    "concat": _concat,
     "global_pool": lambda graph, op: _float_operator(graph, op, "GlobalAveragePool"),
     "max_pool": _max_pool,
     "flatten": _flatten,
@@ -139,6 +178,45 @@ def _value_info(graph: _Graph, activation: str) -> Any:
     return graph.onnx.helper.make_tensor_value_info(graph.tensor(activation), kind, shape)
 
 
+def _shorten(nodes: list[Any], initializers: list[Any], kept: set[str]) -> None:
+    short: dict[str, str] = {}
+
+    def rename(name: str) -> str:
+        return name if name in kept or not name else short.setdefault(name, f"{len(short):x}")
+
+    for node in nodes:
+        for names in (node.input, node.output):
+            names[:] = [rename(name) for name in names]
+    for initializer in initializers:
+        initializer.name = rename(initializer.name)
+
+
+def finish(
+    path: Path,
+    onnx: Any,
+    nodes: list[Any],
+    *,
+    inputs: list[Any],
+    outputs: list[Any],
+    initializers: list[Any],
+    properties: dict[str, str] | None = None,
+    full_names: bool = False,
+) -> None:
+    """Check a graph and write it, byte for byte the same for the same calls.
+
+    Tensors inside get short names, unless ``full_names``: a tenth of a small file would else be names.
+    """
+    if not full_names:
+        _shorten(nodes, initializers, {info.name for info in (*inputs, *outputs)})
+    body = onnx.helper.make_graph(nodes, "strop", inputs, outputs, initializers)
+    model = onnx.helper.make_model(
+        body, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=8, producer_name="strop"
+    )
+    onnx.helper.set_model_props(model, properties or {})
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
 def write(
     plan: QuantizationPlan,
     path: Path,
@@ -146,6 +224,8 @@ def write(
     target: str = "generic-x86",
     activation: str = "uint8",
     extra: tuple[str, ...] = (),
+    is_qdq: bool = False,
+    full_names: bool = False,
 ) -> Artefact:
     """Write the plan to ``path`` and return the artefact's description, with no runtime claimed yet.
 
@@ -157,22 +237,28 @@ def write(
         target: Name of the target, for the description.
         activation: ``uint8`` or ``int8``: the target's ``integers.onnx.activation``.
         extra: Further activations to be shown as outputs, for parity studies.
+        is_qdq: Write convolutions too as DequantizeLinear → Conv → QuantizeLinear, which tools other than ONNX Runtime
+            may want; the file is larger, the integers are the same.
+        full_names: Keep the plan's names of tensors inside the file, for a look with a viewer.
 
     Raises:
         MissingDependencyError: The package onnx is not installed.
     """
-    onnx = _onnx()
-    graph = _Graph(plan, onnx, activation)
+    onnx = onnx_package()
+    graph = _Graph(plan, onnx, activation, is_qdq)
     for op in plan.operations:
         _EMIT[op.kind](graph, op)
     shown = [*plan.outputs.values(), *extra]
     outputs, inputs = [_value_info(graph, name) for name in shown], [_value_info(graph, plan.input)]
-    body = onnx.helper.make_graph(graph.nodes, "strop", inputs, outputs, list(graph.initializers.values()))
-    model = onnx.helper.make_model(
-        body, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=8, producer_name="strop"
+    finish(
+        Path(path),
+        onnx,
+        graph.nodes,
+        inputs=inputs,
+        outputs=outputs,
+        initializers=list(graph.initializers.values()),
+        properties={PLAN_KEY: plan.digest},
+        full_names=full_names,
     )
-    onnx.helper.set_model_props(model, {PLAN_KEY: plan.digest})
-    onnx.checker.check_model(model)
-    Path(path).write_bytes(model.SerializeToString(deterministic=True))
     source, *specs = (spec_of(plan, role, activation) for role in ("input", *plan.outputs))
     return Artefact(Path(path).name, "onnx", (), target, "int8", plan.digest, source, tuple(specs))

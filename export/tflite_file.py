@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALIGNMENT", "FileBuilder"]
+from edge_contract.errors import MissingDependencyError
+
+__all__ = ["ALIGNMENT", "FileBuilder", "file_builder"]
 
 ALIGNMENT = 16  # the schema's force_align of Buffer.data, which the generated Python code forgets
 _FILE_ID = b"TFL3"
@@ -28,10 +30,15 @@ class FileBuilder:
         self._tensors: list[Any] = []
         self._codes: dict[tuple[str, int], int] = {}
         self._operators: list[Any] = []
+        self._zeros: dict[tuple[int, int], _Zeros] = {}
 
     def padding(self, scheme: str) -> int:
         """Return the schema's number of ``SAME`` or ``VALID``."""
         return int(getattr(self._schema.Padding, scheme))
+
+    def activation(self, name: str) -> int:
+        """Return the schema's number of a fused activation such as ``RELU6``."""
+        return int(getattr(self._schema.ActivationFunctionType, name))
 
     def tensor(
         self,
@@ -44,17 +51,15 @@ class FileBuilder:
         zero_point: int = 0,
         axis: int = 0,
     ) -> int:
-        """Add a tensor and return its index; ``kind`` is INT8 or INT32, ``data`` makes it a constant."""
+        """Add a tensor and return its index; ``kind`` is INT8, INT32 or FLOAT32, ``data`` makes it a constant."""
         tensor = self._schema.TensorT()
         tensor.name, tensor.shape = name.encode(), np.array(shape, np.int32)
         tensor.type = getattr(self._schema.TensorType, kind)
         tensor.buffer = 0 if data is None else self._buffer(data)
         if scales is not None:
-            quantization = self._schema.QuantizationParametersT()
-            quantization.scale = np.asarray(scales, np.float32)
-            quantization.zeroPoint = np.full(len(scales), zero_point, np.int64)
-            quantization.quantizedDimension = axis if len(scales) > 1 else 0
-            tensor.quantization = quantization
+            zeros = self._zeros.setdefault((len(scales), zero_point), _Zeros(len(scales), zero_point))
+            dimension = axis if len(scales) > 1 else 0
+            tensor.quantization = _Quantization(self._schema, np.asarray(scales, np.float32), zeros, dimension)
         self._tensors.append(tensor)
         return len(self._tensors) - 1
 
@@ -78,9 +83,23 @@ class FileBuilder:
             operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, options)
         self._operators.append(operator)
 
-    def finish(self, inputs: dict[str, int], outputs: dict[str, int], metadata: dict[str, bytes]) -> bytes:
-        """Return the file: one subgraph, one signature ``serving_default``, and the named metadata buffers."""
+    def finish(
+        self,
+        inputs: dict[str, int],
+        outputs: dict[str, int],
+        metadata: dict[str, bytes],
+        *,
+        full_names: bool = False,
+    ) -> bytes:
+        """Return the file: one subgraph, one signature ``serving_default``, and the named metadata buffers.
+
+        Tensors inside get short names, unless ``full_names``: a tenth of a small file would else be names.
+        """
         schema = self._schema
+        shown = {*inputs.values(), *outputs.values()}
+        for index, tensor in enumerate(self._tensors):
+            if index not in shown and not full_names:
+                tensor.name = f"{index:x}".encode()
         model = schema.ModelT()
         model.version, model.description = 3, b"strop"
         model.metadata = [self._metadata(name, data) for name, data in metadata.items()]
@@ -91,6 +110,8 @@ class FileBuilder:
         graph.outputs = np.array(list(outputs.values()), np.int32)
         model.subgraphs, model.buffers = [graph], self._buffers
         model.signatureDefs = [self._signature(inputs, outputs)]
+        for zeros in self._zeros.values():
+            zeros.offset = None  # of an earlier file
         builder = self._flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), file_identifier=_FILE_ID)
         return bytes(builder.Output())
@@ -118,6 +139,48 @@ class FileBuilder:
         entry = self._schema.TensorMapT()
         entry.name, entry.tensorIndex = name.encode(), index
         return entry
+
+
+def file_builder() -> FileBuilder:
+    """Return an empty file.
+
+    Raises:
+        MissingDependencyError: The package ai-edge-litert or flatbuffers is not installed.
+    """
+    try:
+        return FileBuilder()
+    except ImportError as error:
+        fix = 'pip install "strop[workstation]"'
+        raise MissingDependencyError("ai-edge-litert or flatbuffers is not installed", fix=fix) from error
+
+
+class _Zeros:
+    """The zero points of tensors: 8 bytes a channel in the schema, so that equal ones are written once and shared."""
+
+    def __init__(self, count: int, value: int) -> None:
+        self._values = np.full(count, value, np.int64)
+        self.offset: int | None = None
+
+    def write(self, builder: Any) -> int:
+        """Return the vector's place in the file; the first caller writes it."""
+        if self.offset is None:
+            self.offset = int(builder.CreateNumpyVector(self._values))
+        return self.offset
+
+
+class _Quantization:
+    """QuantizationParameters with shared zero points; packs itself like the schema's QuantizationParametersT."""
+
+    def __init__(self, schema: Any, scales: NDArray[np.float32], zeros: _Zeros, dimension: int) -> None:
+        self._schema, self._scales, self._zeros, self._dimension = schema, scales, zeros, dimension
+
+    def Pack(self, builder: Any) -> Any:  # noqa: N802  # the schema's name
+        scales, zeros = builder.CreateNumpyVector(self._scales), self._zeros.write(builder)
+        self._schema.QuantizationParametersStart(builder)
+        self._schema.QuantizationParametersAddScale(builder, scales)
+        self._schema.QuantizationParametersAddZeroPoint(builder, zeros)
+        self._schema.QuantizationParametersAddQuantizedDimension(builder, self._dimension)
+        return self._schema.QuantizationParametersEnd(builder)
 
 
 class _AlignedBuffer:

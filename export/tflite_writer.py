@@ -18,53 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.quantize.plan import Activation, Operation, QuantizationPlan
-from edge_contract.errors import MissingDependencyError
 from edge_contract.manifest import Artefact, TensorSpec
-from export.tflite_file import FileBuilder
+from export.tflite_file import FileBuilder, file_builder
+from export.tflite_windows import Sliding, channels_last
 
 __all__ = ["PLAN_KEY", "write"]
 
 PLAN_KEY = "strop.plan"
-
-
-@dataclass(frozen=True)
-class Window:
-    """One dimension of a sliding window: sizes before and after, kernel, stride, dilation, in pixels."""
-
-    size: int
-    out: int
-    kernel: int
-    stride: int
-    dilation: int = 1
-
-    @property
-    def needed(self) -> int:
-        """How many padding pixels the steps read in all."""
-        return max((self.out - 1) * self.stride + (self.kernel - 1) * self.dilation + 1 - self.size, 0)
-
-    def same(self) -> tuple[int, int]:
-        """Return what TFLite's SAME adds before and after; the odd pixel goes after.
-
-        Example:
-            >>> Window(28, 14, 3, 2).same(), Window(28, 28, 3, 1).same()
-            ((0, 1), (1, 1))
-        """
-        return self.needed // 2, self.needed - self.needed // 2
-
-    def explicit(self, before: int) -> tuple[int, int]:
-        """Return the padding with a given number of pixels before, and no more after than its last step reads.
-
-        Example:
-            >>> Window(28, 14, 3, 2).explicit(1)
-            (1, 0)
-        """
-        reach = (self.out - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
-        return before, max(reach - self.size - before, 0)
-
-    @property
-    def is_same_size(self) -> bool:
-        """The output has the size that SAME gives."""
-        return self.out == -(-self.size // self.stride)
 
 
 @dataclass
@@ -85,7 +45,7 @@ class _Graph:
         """Index of an activation's tensor, made at first use."""
         if name not in self.index:
             spec = self.plan.activations[name]
-            self.index[name] = self.like(spec, self.name(name), _channels_last(spec.shape))
+            self.index[name] = self.like(spec, self.name(name), channels_last(spec.shape))
         return self.index[name]
 
     def like(self, spec: Activation, name: str, shape: tuple[int, ...]) -> int:
@@ -101,7 +61,7 @@ class _Graph:
 
     def reshape(self, index: int, output: str) -> None:
         """Write a tensor to an activation under the activation's shape."""
-        size = np.array([1, *_channels_last(self.plan.activations[output].shape)], np.int32)
+        size = np.array([1, *channels_last(self.plan.activations[output].shape)], np.int32)
         shape = self.file.tensor(f"{output}/shape", size.shape, "INT32", size)
         self.file.operator("RESHAPE", 1, [index, shape], self.activation(output), "ReshapeOptions", newShape=size)
 
@@ -111,23 +71,14 @@ class _Graph:
         return self.file.tensor(name, codes.shape, kind, codes, scales=scales, axis=axis)
 
 
-def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[1], shape[2], shape[0]) if len(shape) == 3 else shape
-
-
 def _padded(graph: _Graph, op: Operation, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, str]:
     """Return the input tensor of a window operator and its padding scheme, after a PAD where neither scheme fits."""
-    source, target, stride = (
-        graph.plan.activations[op.inputs[0]],
-        graph.plan.activations[op.output],
-        op.attributes["stride"],
-    )
-    windows = [Window(source.shape[1 + a], target.shape[1 + a], kernel[a], stride[a], dilation[a]) for a in (0, 1)]
-    pairs = [window.explicit(before) for window, before in zip(windows, op.attributes["padding"], strict=False)]
-    if not any(sum(pair) for pair in pairs):
-        return graph.activation(source.name), "VALID"
-    if all(window.same() == pair and window.is_same_size for window, pair in zip(windows, pairs, strict=True)):
-        return graph.activation(source.name), "SAME"
+    source, target = graph.plan.activations[op.inputs[0]], graph.plan.activations[op.output]
+    window = Sliding(source.shape, target.shape, kernel, op.attributes["stride"], dilation)
+    pairs = window.paddings(op.attributes["padding"])
+    found = window.scheme(pairs)
+    if found:
+        return graph.activation(source.name), found
     return _explicit_pad(graph, op, source, pairs), "VALID"
 
 
@@ -181,6 +132,26 @@ def _add(graph: _Graph, op: Operation) -> None:
     graph.file.operator("ADD", 2, inputs, graph.activation(op.output), "AddOptions")
 
 
+def _add_constant(graph: _Graph, op: Operation) -> None:
+    inputs = [graph.activation(op.inputs[0]), graph.constant(op.weight, graph.plan.constants[op.weight].codes, 0)]
+    graph.file.operator("ADD", 2, inputs, graph.activation(op.output), "AddOptions")
+
+
+def _mul(graph: _Graph, op: Operation) -> None:
+    inputs = [graph.activation(name) for name in op.inputs]
+    graph.file.operator("MUL", 2, inputs, graph.activation(op.output), "MulOptions")
+
+
+def _sigmoid(graph: _Graph, op: Operation) -> None:
+    graph.file.operator("LOGISTIC", 2, [graph.activation(op.inputs[0])], graph.activation(op.output))
+
+
+def _concat(graph: _Graph, op: Operation) -> None:
+    axis = len(graph.plan.activations[op.output].shape)  # channels are last
+    inputs = [graph.activation(name) for name in op.inputs]
+    graph.file.operator("CONCATENATION", 2, inputs, graph.activation(op.output), "ConcatenationOptions", axis=axis)
+
+
 def _global_pool(graph: _Graph, op: Operation) -> None:
     """MEAN without kept dimensions: with them, tflite-runtime 2.14 takes a kernel that moves a fifth of the codes."""
     axes = graph.file.tensor(f"{op.output}/axes", (2,), "INT32", np.array([1, 2], np.int32))
@@ -220,6 +191,10 @@ _EMIT: dict[str, Callable[[_Graph, Operation], None]] = {
     "conv2d": _conv2d,
     "linear": _linear,
     "add": _add,
+    "add_constant": _add_constant,
+    "mul": _mul,
+    "sigmoid": _sigmoid,
+    "concat": _concat,
     "global_pool": _global_pool,
     "max_pool": _max_pool,
     "flatten": _flatten,
@@ -230,29 +205,41 @@ def spec_of(plan: QuantizationPlan, role: str) -> TensorSpec:
     """Return the description of the input or an output in the TFLite file."""
     activation = plan.activations[plan.input if role == "input" else plan.outputs[role]]
     layout = "NHWC" if len(activation.shape) == 3 else "NC"
-    shape = (1, *_channels_last(activation.shape))
+    shape = (1, *channels_last(activation.shape))
     return TensorSpec(role, role, shape, "int8", layout, activation.scale, activation.zero_point)
 
 
-def write(plan: QuantizationPlan, path: Path, *, target: str = "rpi4", extra: tuple[str, ...] = ()) -> Artefact:
+def write(
+    plan: QuantizationPlan,
+    path: Path,
+    *,
+    target: str = "rpi4",
+    extra: tuple[str, ...] = (),
+    full_names: bool = False,
+) -> Artefact:
     """Write the plan to ``path`` and return the artefact's description, with no runtime claimed yet.
 
-    The same plan gives the same bytes. ``extra`` names further activations to be shown as outputs, for parity studies.
+    The same plan gives the same bytes.
+
+    Args:
+        plan: What to write.
+        path: The file.
+        target: Name of the target, for the description.
+        extra: Further activations to be shown as outputs, for parity studies.
+        full_names: Keep the plan's names of tensors inside the file, for a look with a viewer.
 
     Raises:
         MissingDependencyError: The package ai-edge-litert or flatbuffers is not installed.
     """
-    try:
-        graph = _Graph(plan, FileBuilder(), (*plan.outputs.values(), *extra))
-    except ImportError as error:
-        fix = 'pip install "strop[workstation]"'
-        raise MissingDependencyError("ai-edge-litert or flatbuffers is not installed", fix=fix) from error
+    graph = _Graph(plan, file_builder(), (*plan.outputs.values(), *extra))
     graph.activation(plan.input)
     for op in plan.operations:
         _EMIT[op.kind](graph, op)
     shown = {role: graph.activation(name) for role, name in plan.outputs.items()}
     shown |= {name: graph.activation(name) for name in extra}
     metadata = {PLAN_KEY: json.dumps({"digest": plan.digest}, separators=(",", ":")).encode()}
-    Path(path).write_bytes(graph.file.finish({"input": graph.activation(plan.input)}, shown, metadata))
+    Path(path).write_bytes(
+        graph.file.finish({"input": graph.activation(plan.input)}, shown, metadata, full_names=full_names)
+    )
     specs = tuple(spec_of(plan, role) for role in plan.outputs)
     return Artefact(Path(path).name, "tflite", (), target, "int8", plan.digest, spec_of(plan, "input"), specs)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run a folded graph over the calibration samples and observe the range of every tensor."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,18 +13,19 @@ from edge_contract.errors import DataError, ModelError
 __all__ = ["FEW_SAMPLES", "Ranges", "calibrate", "check_samples"]
 
 FEW_SAMPLES = 64  # fewer give ranges that depend on luck; the report says so
-_BATCH = 16  # samples evaluated at once: bounds memory, and is large enough that PyTorch's overhead does not show
+_MOST_SAMPLES = 16  # evaluated at once: enough that PyTorch's overhead does not show
+_MOST_VALUES = 2**18  # in the largest tensor of a batch: 1 MiB, so that peak memory is that of PyTorch itself
 Ranges = dict[str, tuple[float, float]]
 
 
 def check_samples(samples: Tensor) -> tuple[str, ...]:
-    """Return warnings about a calibration set [N, C, H, W].
+    """Return warnings about a calibration set [N, C, H, W] or [N, C, L].
 
     Raises:
-        DataError: Not float32 of four dimensions, empty, not finite (names the sample), or constant.
+        DataError: Not float32 of three or four dimensions, empty, not finite (names the sample), or constant.
     """
     where = "calibration data"
-    if samples.dim() != 4 or samples.dtype != torch.float32:
+    if samples.dim() not in (3, 4) or samples.dtype != torch.float32:
         what = f"{str(samples.dtype).removeprefix('torch.')} of shape {list(samples.shape)}"
         raise DataError(what, where=where, fix="give float32 of shape [N, C, H, W], already preprocessed")
     if samples.numel() == 0:
@@ -38,7 +41,9 @@ def check_samples(samples: Tensor) -> tuple[str, ...]:
     return ()
 
 
-def calibrate(graph: FloatGraph, samples: Tensor, *, observer: str = "min-max", percentile: float = 99.99) -> Ranges:
+def calibrate(
+    graph: FloatGraph, samples: Tensor, *, observer: str = "squared-error", percentile: float = 99.99
+) -> Ranges:
     """Return the observed range of every tensor over samples [N, C, H, W], streaming in batches.
 
     Raises:
@@ -46,9 +51,11 @@ def calibrate(graph: FloatGraph, samples: Tensor, *, observer: str = "min-max", 
         UsageError: An unknown observer.
     """
     observers: dict[str, Observer] = {}
+    largest = max(math.prod(shape) for shape in (graph.input_shape, *(op.shape for op in graph.operations)))
+    batch = min(max(_MOST_VALUES // largest, 1), _MOST_SAMPLES)
     with torch.no_grad():
-        for start in range(0, samples.shape[0], _BATCH):
-            for name, values in evaluate(graph, samples[start : start + _BATCH]):
+        for start in range(0, samples.shape[0], batch):
+            for name, values in evaluate(graph, samples[start : start + batch]):
                 if name not in observers:
                     observers[name] = make_observer(observer, percentile)
                 observers[name].observe(_finite(graph, name, values))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["FloatGraph", "FloatOp", "evaluate", "pad_asymmetric"]
+__all__ = ["FloatGraph", "FloatOp", "as_maps", "evaluate", "pad_asymmetric"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +20,13 @@ class FloatOp:
     """One operation.
 
     Attributes:
-        kind: A kind of the plan, or ``batch_norm``, ``clamp`` and ``identity``, which folding removes.
+        kind: A kind of the plan; ``batch_norm``, ``clamp`` and ``pad``, which folding removes; or ``hard_swish`` and
+            ``silu``, which ``gates`` opens.
         name: Module path in the user's model.
         inputs, output: Tensor names.
         shape: Of the output, without batch.
-        weight, bias: conv2d and linear; batch_norm has its factor [C] and offset [C].
-        attributes: As in ``plan.Operation``.
+        weight, bias: conv2d and linear; batch_norm has its factor [C] and offset [C], add_constant its weight [1].
+        attributes: As in ``plan.Operation``; pad has its padding [4].
         low, high: Clamp of the output: 0 and infinity after a ReLU, 0 and 6 after a ReLU6.
     """
 
@@ -72,6 +73,11 @@ def pad_asymmetric(x: Tensor, padding: Sequence[int], value: float) -> Tensor:
     return F.pad(x, (left, right, top, bottom), value=value) if any(padding) else x
 
 
+def as_maps(x: Tensor) -> Tensor:
+    """Return a series [N, C, L] as maps of height 1 [N, C, 1, L]; maps stay."""
+    return x.unsqueeze(2) if x.dim() == 3 else x
+
+
 def _conv2d(op: FloatOp, x: Tensor) -> Tensor:
     a = op.attributes
     padded = pad_asymmetric(x, a["padding"], 0.0)
@@ -102,6 +108,13 @@ _COMPUTE: dict[str, Callable[..., Tensor]] = {
     "batch_norm": _batch_norm,
     "max_pool": _max_pool,
     "add": lambda op, a, b: a + b,
+    "add_constant": lambda op, x: x + op.weight,
+    "mul": lambda op, a, b: a * b,
+    "sigmoid": lambda op, x: torch.sigmoid(x),
+    "concat": lambda op, *parts: torch.cat(parts, 1),
+    "hard_swish": lambda op, x: F.hardswish(x),
+    "silu": lambda op, x: F.silu(x),
+    "pad": lambda op, x: pad_asymmetric(x, op.attributes["padding"], 0.0),
     "global_pool": lambda op, x: x.mean((2, 3), keepdim=True),
     "flatten": lambda op, x: x.flatten(1),
     "clamp": lambda op, x: x,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integers of a plan, computed in PyTorch exactly as ONNX Runtime and LiteRT compute them.
 
-Sums are formed in float64, which holds every int32 sum exactly; ``semantics.requantize`` then rounds as both runtimes
-do.
+Sums are formed in float32 where it holds every one of them exactly (below 2**24), else in float64, which holds every
+int32 sum; ``semantics.requantize`` then rounds as both runtimes do.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compress.quantize import semantics
-from compress.quantize.graph import pad_asymmetric
+from compress.quantize.graph import as_maps, pad_asymmetric
 from compress.quantize.plan import Activation, Operation, QuantizationPlan
 from edge_contract.errors import DataError, ModelError
 
@@ -29,23 +29,25 @@ def _multiplied(plan: QuantizationPlan, op: Operation, sums: Tensor) -> Tensor:
     per_channel = (1, -1, *([1] * (sums.dim() - 2)))
     bias = torch.from_numpy(plan.constants[op.bias].codes.astype(np.float64)).view(per_channel)
     factors = semantics.multipliers(source.scale, plan.constants[op.weight].channel_scales(), target.scale)
-    return semantics.requantize((sums + bias).to(torch.int32), factors.view(per_channel), target.zero_point)
+    return semantics.requantize((sums.double() + bias).to(torch.int32), factors.view(per_channel), target.zero_point)
 
 
 def _weight(plan: QuantizationPlan, op: Operation) -> Tensor:
-    return torch.from_numpy(plan.constants[op.weight].codes.astype(np.float64))
+    codes = plan.constants[op.weight].codes
+    largest = 255 * int(np.abs(codes.astype(np.int64)).reshape(len(codes), -1).sum(1).max())
+    return torch.from_numpy(codes.astype(np.float32 if largest < 2**24 else np.float64))
 
 
 def _conv2d(plan: QuantizationPlan, op: Operation, x: Tensor) -> Tensor:
-    a = op.attributes
-    centred = pad_asymmetric((x - plan.activations[op.inputs[0]].zero_point).double(), a["padding"], 0.0)
-    sums = F.conv2d(centred, _weight(plan, op), None, a["stride"], 0, a["dilation"], a["groups"][0])
+    a, weight = op.attributes, _weight(plan, op)
+    centred = pad_asymmetric((x - plan.activations[op.inputs[0]].zero_point).to(weight.dtype), a["padding"], 0.0)
+    sums = F.conv2d(centred, weight, None, a["stride"], 0, a["dilation"], a["groups"][0])
     return _multiplied(plan, op, sums)
 
 
 def _linear(plan: QuantizationPlan, op: Operation, x: Tensor) -> Tensor:
-    centred = (x - plan.activations[op.inputs[0]].zero_point).double()
-    return _multiplied(plan, op, centred @ _weight(plan, op).T)
+    weight = _weight(plan, op)
+    return _multiplied(plan, op, (x - plan.activations[op.inputs[0]].zero_point).to(weight.dtype) @ weight.T)
 
 
 def _add(plan: QuantizationPlan, op: Operation, a: Tensor, b: Tensor) -> Tensor:
@@ -56,6 +58,23 @@ def _add(plan: QuantizationPlan, op: Operation, a: Tensor, b: Tensor) -> Tensor:
         source = plan.activations[name]
         total += (codes - source.zero_point).double() * source.scale
     return _rounded(total / target.scale, target)
+
+
+def _add_constant(plan: QuantizationPlan, op: Operation, x: Tensor) -> Tensor:
+    source, target, constant = plan.activations[op.inputs[0]], plan.activations[op.output], plan.constants[op.weight]
+    value = float(constant.codes[0]) * float(constant.scales[0])
+    return _rounded(((x - source.zero_point).double() * source.scale + value) / target.scale, target)
+
+
+def _mul(plan: QuantizationPlan, op: Operation, a: Tensor, b: Tensor) -> Tensor:
+    first, second, target = (plan.activations[name] for name in (*op.inputs, op.output))
+    products = (a - first.zero_point).double() * (b - second.zero_point).double()
+    return _rounded(products * (first.scale * second.scale / target.scale), target)
+
+
+def _sigmoid(plan: QuantizationPlan, op: Operation, x: Tensor) -> Tensor:
+    source, target = plan.activations[op.inputs[0]], plan.activations[op.output]
+    return _rounded(torch.sigmoid((x - source.zero_point).double() * source.scale) / target.scale, target)
 
 
 def _global_pool(plan: QuantizationPlan, op: Operation, x: Tensor) -> Tensor:
@@ -78,6 +97,10 @@ _COMPUTE: Mapping[str, Callable[..., Tensor]] = {
     "conv2d": _conv2d,
     "linear": _linear,
     "add": _add,
+    "add_constant": _add_constant,
+    "mul": _mul,
+    "sigmoid": _sigmoid,
+    "concat": lambda plan, op, *parts: torch.cat(parts, 1),
     "global_pool": _global_pool,
     "max_pool": _max_pool,
     "flatten": lambda plan, op, x: x.flatten(1),
@@ -93,7 +116,7 @@ def evaluate(plan: QuantizationPlan, codes: Tensor) -> dict[str, Tensor]:
 
 
 def _batches(plan: QuantizationPlan, x: Tensor) -> Iterator[dict[str, Tensor]]:
-    source = plan.activations[plan.input]
+    source, x = plan.activations[plan.input], as_maps(x)
     if x.dim() != 4 or tuple(x.shape[1:]) != source.shape:
         fix = f"give float32 of shape [N, {', '.join(map(str, source.shape))}]"
         raise ModelError(f"input of shape {list(x.shape)}", where="plan", fix=fix)

@@ -26,7 +26,19 @@ from edge_contract.fields import Fields
 __all__ = ["KINDS", "SCHEMA", "Activation", "Constant", "Operation", "QuantizationPlan"]
 
 SCHEMA = "strop.plan/1"
-KINDS = ("conv2d", "linear", "add", "global_pool", "max_pool", "flatten")
+KINDS = (
+    "conv2d",
+    "linear",
+    "add",
+    "add_constant",
+    "mul",
+    "sigmoid",
+    "concat",
+    "global_pool",
+    "max_pool",
+    "flatten",
+)
+_NEEDS = {"conv2d": ("weight", "bias"), "linear": ("weight", "bias"), "add_constant": ("weight",)}
 ROLES = ("logits", "embedding")
 
 
@@ -96,11 +108,13 @@ class Operation:
     A ReLU or ReLU6 has no operation: its output's range starts at zero (and ends at or below 6), so that the
     saturation of the integers is the clamp.
 
+    A mul's second operand is of the first one's shape, or [C, 1, 1] against [C, H, W]. A concat joins channels.
+
     Attributes:
         kind: One of ``KINDS``.
         name: Module path in the user's model.
         inputs, output: Names of activations.
-        weight, bias: Names of constants for conv2d and linear, else empty.
+        weight, bias: Names of constants for conv2d and linear, weight alone for add_constant (int8, [1]), else empty.
         attributes: conv2d: stride [2], padding [top, left, bottom, right], dilation [2], groups [1];
             max_pool: kernel [2], stride [2], padding [4].
     """
@@ -171,8 +185,9 @@ class QuantizationPlan:
                 raise ModelError(f"input {name!r} is not computed before it", where=where)
         if operation.output not in self.activations or any(name not in self.activations for name in operation.inputs):
             raise ModelError("an activation is not described", where=where)
-        if operation.kind in ("conv2d", "linear") and not {operation.weight, operation.bias} <= set(self.constants):
-            raise ModelError("weight or bias is missing", where=where)
+        for role in _NEEDS.get(operation.kind, ()):
+            if getattr(operation, role) not in self.constants:
+                raise ModelError(f"its {role} is missing", where=where)
 
     @cached_property
     def digest(self) -> str:

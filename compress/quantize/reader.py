@@ -10,21 +10,24 @@ from torch.fx import Node
 from compress.quantize.graph import FloatOp
 from edge_contract.errors import UnsupportedOperatorError
 
-__all__ = ["Arguments", "Handler", "Reader", "layer_of", "unsupported"]
+__all__ = ["Arguments", "Handler", "Reader", "Node", "canonical", "layer_of", "shape_of", "unsupported"]
 
 Arguments = dict[str, Any]
 _REWRITES = {
-    "hardswish": "use ReLU6, or keep this model in float",
-    "silu": "use ReLU6, or keep this model in float",
-    "gelu": "use ReLU",
-    "sigmoid": "use ReLU6, or leave it to the post-processing",
+    "gelu": "use ReLU or hard-swish",
+    "leaky_relu": "use ReLU",
+    "prelu": "use ReLU",
+    "tanh": "use hardtanh(0, 6), a sigmoid, or leave it to the post-processing",
     "softmax": "leave it to the post-processing, and return the logits",
-    "mul": "use an addition or a convolution",
-    "cat": "use a residual addition of equal shapes",
-    "conv1d": "use Conv2d with kernel (1, k)",
     "conv_transpose2d": "use an upsampling outside the model",
+    "upsample_nearest2d": "use an upsampling outside the model",
+    "upsample_bilinear2d": "use an upsampling outside the model",
     "layer_norm": "use BatchNorm2d, which folds into the convolution",
-    "lstm": "keep this model in float",
+    "scaled_dot_product_attention": "export it in float or with dynamic int8 for ONNX Runtime",
+    "matmul": "export it in float or with dynamic int8 for ONNX Runtime",
+    "bmm": "export it in float or with dynamic int8 for ONNX Runtime",
+    "lstm": "export it in float or with dynamic int8 for ONNX Runtime",
+    "gru": "export it in float or with dynamic int8 for ONNX Runtime",
 }
 
 
@@ -54,7 +57,7 @@ class Reader:
         handler(self, node, arguments(node))
 
     def emit(self, node: Node, kind: str, inputs: tuple[Any, ...], **fields: Any) -> None:
-        shape = tuple(node.meta["val"].shape[1:])
+        shape = canonical(tuple(node.meta["val"].shape[1:]))
         for source in inputs:
             if not isinstance(source, Node) or source.name in self.constants:
                 fix = "make it part of a layer's weight or bias"
@@ -71,6 +74,21 @@ def arguments(node: Node) -> Arguments:
     signature = node.target._schema.arguments  # type: ignore[union-attr]  # noqa: SLF001  # no public way to a schema
     given = dict(zip((argument.name for argument in signature), node.args, strict=False))
     return {a.name: given.get(a.name, node.kwargs.get(a.name, a.default_value)) for a in signature}
+
+
+def shape_of(node: Any) -> tuple[int, ...]:
+    """Return the shape of a node's result, batch included."""
+    return tuple(node.meta["val"].shape)
+
+
+def canonical(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the plan's shape of a tensor without batch: a series [C, L] is a map of height 1.
+
+    Example:
+        >>> canonical((8, 100)), canonical((8, 3, 3)), canonical((8,))
+        ((8, 1, 100), (8, 3, 3), (8,))
+    """
+    return (shape[0], 1, shape[1]) if len(shape) == 2 else shape
 
 
 def layer_of(node: Node) -> str:

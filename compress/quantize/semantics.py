@@ -41,6 +41,7 @@ from edge_contract.errors import ModelError
 __all__ = [
     "HIGH",
     "LOW",
+    "SIGMOID_SCALE",
     "WEIGHT_HIGH",
     "dequantize",
     "fixed_point_multiplier",
@@ -49,17 +50,21 @@ __all__ = [
     "quantize",
     "requantize",
     "scale_and_zero_point",
+    "sigmoid_margin",
     "tie_free_multiples",
     "tie_free_ratio",
+    "tie_free_shift",
     "zero_point",
 ]
 
 LOW, HIGH = -128, 127
 WEIGHT_HIGH = 127  # -128 is left out: symmetric, and the Edge TPU's and XNNPACK's kernels ask for it
+SIGMOID_SCALE = 1.0 / 256.0  # with zero point -128: what TFLite's kernels demand of a sigmoid's output
 _SMALLEST, _LARGEST = 2.0**-60, 2.0**60  # products of three scales stay normal float32 numbers
 _FINEST_MULTIPLE = 64  # integer of the finest scale in an addition: scales grow by at most 2/64
 _COARSEST_MULTIPLE = 511  # 1/1022 of a step from a tie; XNNPACK's 21-bit multipliers err by 1/4096 of one
 _FINEST_RATIO = 127
+_LARGEST_DENOMINATOR = 255
 _HAIR = 2.0**-22  # four float32 steps: a product of scales errs by three at most
 
 
@@ -152,7 +157,7 @@ def tie_free_multiples(scales: Sequence[float]) -> list[float]:
     return [float32(base * _odd_at_least(scale / base)) for scale in scales]
 
 
-def tie_free_ratio(input_scale: float, output_scale: float, count: int) -> float:
+def tie_free_ratio(input_scale: float, output_scale: float, count: int, *, finest: int = _FINEST_RATIO) -> float:
     """Return an output scale, not smaller than asked, in which a mean of ``count`` codes has no tie.
 
     The mean in output steps is sum × input / (count × output) = sum × p / q, with q odd.
@@ -163,8 +168,40 @@ def tie_free_ratio(input_scale: float, output_scale: float, count: int) -> float
         (4.851852, True)
     """
     wanted = count * output_scale / input_scale
-    p = max(1, math.ceil(_FINEST_RATIO / wanted))
+    p = max(1, math.ceil(finest / wanted))
     return float32(input_scale * _odd_at_least(wanted * p) / (count * p))
+
+
+def tie_free_shift(input_scale: float, wanted: float) -> tuple[float, float]:
+    """Return an output scale next to the wanted one in which input + constant has no tie, and the constant's unit.
+
+    The output is input × p / q with p odd; with a constant that is a multiple of input / q, the sum in output steps is
+    an integer / p. The output scale may not grow, as its largest code is where a clamp cuts.
+
+    Example:
+        >>> scale, unit = tie_free_shift(0.05, 6 / 255)
+        >>> round(scale * 255, 3), round(0.05 / unit)
+        (6.0, 187)
+    """
+    best = (float("inf"), 1, 1)
+    for q in range(1, _LARGEST_DENOMINATOR + 1):
+        p = min(2 * int(wanted * q / input_scale / 2) + 1, _COARSEST_MULTIPLE)
+        best = min(best, (abs(p / q * input_scale / wanted - 1.0), p, q))
+    _, p, q = best
+    return float32(input_scale * p / q), input_scale / q
+
+
+def sigmoid_margin(scale: float, zero: int) -> float:
+    """Return how near the closest of the 256 values of a sigmoid's table lies to a tie, in output steps.
+
+    Both runtimes look the answer up in a table that they fill with float32 arithmetic, which errs by 0.0001 step.
+
+    Example:
+        >>> sigmoid_margin(0.05, 0) < 0.01
+        True
+    """
+    steps = 1.0 / (1.0 + np.exp(-(np.arange(LOW, HIGH + 1) - zero) * scale)) / SIGMOID_SCALE
+    return float(np.abs(steps - np.floor(steps) - 0.5).min())
 
 
 def fixed_point_multiplier(multiplier: float, *, growth: float = 1.03) -> float:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from compress.quantize.calibrate import calibrate, check_samples
 from compress.quantize.decide import decide
 from compress.quantize.fold import fold
-from compress.quantize.graph import FloatGraph
+from compress.quantize.gates import open_gates
+from compress.quantize.graph import FloatGraph, as_maps
 from compress.quantize.plan import QuantizationPlan
 from compress.quantize.trace import trace
 
@@ -17,7 +18,7 @@ __all__ = ["folded", "quantize"]
 
 
 def folded(model: nn.Module, example: Tensor) -> FloatGraph:
-    """Return the folded float graph of a module, traced on one input [1, C, H, W]; raises as ``trace`` does."""
+    """Return the folded float graph of a module, traced on one input [1, C, H, W] or [1, C, L]; raises as ``trace``."""
     return fold(trace(model, example))
 
 
@@ -26,7 +27,7 @@ def quantize(
     calibration: Tensor,
     *,
     embedding: bool = True,
-    observer: str = "min-max",
+    observer: str = "squared-error",
     percentile: float = 99.99,
     tie_free: bool = True,
     fixed_point: bool = True,
@@ -34,13 +35,14 @@ def quantize(
     """Return the int8 plan of a model; the model is not changed.
 
     Args:
-        model: One forward from [N, C, H, W] to logits [N, K]; evaluated as in eval().
-        calibration: Preprocessed float32 samples [N, C, H, W], at least 64 of them.
+        model: One forward from [N, C, H, W] or [N, C, L] to logits [N, K]; evaluated as in eval().
+        calibration: Preprocessed float32 samples [N, C, H, W] or [N, C, L], at least 64 of them.
         embedding: Show the input of the last linear layer as a second output.
-        observer: ``min-max`` or ``percentile``.
+        observer: ``squared-error``, ``percentile`` or ``min-max``.
         percentile: For the percentile observer, above 50 and at most 100.
         tie_free: Choose scales in which additions and means never tie, so that ONNX Runtime and LiteRT agree.
-        fixed_point: Choose multipliers that the kernels of old runtimes, which round twice, compute alike too.
+        fixed_point: Before each ReLU, choose multipliers that the kernels of old runtimes, which round twice, compute
+            alike too.
 
     Raises:
         DataError: No samples, NaN, a wrong type or shape, or all values equal.
@@ -52,8 +54,8 @@ def quantize(
     """
     warnings = check_samples(calibration)
     with torch.no_grad():
-        graph = folded(model, calibration[:1])
-        ranges = calibrate(graph, calibration, observer=observer, percentile=percentile)
+        graph = open_gates(folded(model, calibration[:1]))
+        ranges = calibrate(graph, as_maps(calibration), observer=observer, percentile=percentile)
         rules = {"embedding": embedding, "tie_free": tie_free, "fixed_point": fixed_point}
         plan = decide(graph, ranges, samples=calibration.shape[0], **rules)
     return replace(plan, notes=warnings + plan.notes)

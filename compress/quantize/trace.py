@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from compress.quantize.graph import FloatGraph
 from compress.quantize.operators import HANDLERS
-from compress.quantize.reader import Reader
+from compress.quantize.reader import Reader, canonical
 from edge_contract.errors import ModelError
 
 __all__ = ["trace"]
@@ -51,7 +51,9 @@ def _exported(model: nn.Module, example: Tensor) -> Any:
 
 
 def trace(model: nn.Module, example: Tensor) -> FloatGraph:
-    """Return the operations of a model, traced on one input [1, C, H, W] in evaluation mode; the model is unchanged.
+    """Return the operations of a model, traced on one input in evaluation mode; the model is unchanged.
+
+    The input is [1, C, H, W], or a series [1, C, L], which becomes a map [1, C, 1, L].
 
     Raises:
         ModelError: The input's shape does not fit, control flow depends on data, a parameter is not finite, or the
@@ -75,5 +77,5 @@ def trace(model: nn.Module, example: Tensor) -> FloatGraph:
         if node.op == "call_function":
             reader.read(node)
     output = signature.user_outputs[0]
-    shape = tuple(example.shape[1:])
+    shape = canonical(tuple(example.shape[1:]))
     return FloatGraph(signature.user_inputs[0], shape, reader.alias.get(output, output), tuple(reader.operations))

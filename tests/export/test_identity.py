@@ -1,73 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The keystone: ONNX Runtime, LiteRT and PyTorch compute the same integers, in every tensor of every network."""
 
-import collections
-
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
-from ai_edge_litert.interpreter import Interpreter
 from torch import nn
+from torch.nn import functional as F
 
-from compress.quantize import integer, semantics
+from compress.quantize import integer
 from compress.quantize.step import quantize
-from export import onnx_writer, tflite_writer
+from export import onnx_writer
+from tests.support.identity import INTEGER_OPERATORS, codes_of, compare, hidden, in_onnx
 from tests.support.quant_nets import Inverted, Net, conv, images, mobile, residual, separable, settled
-
-INTEGER_OPERATORS = {
-    "QLinearConv", "QLinearAdd", "QLinearGlobalAveragePool", "QGemm", "MaxPool", "NhwcMaxPool", "Flatten", "Transpose",
-}  # fmt: skip
-
-
-def hidden(plan):
-    return tuple(op.output for op in plan.operations if op.output not in plan.outputs.values())
-
-
-def in_onnx(path, codes, shift=128):
-    """Run a file in ONNX Runtime; return name → signed codes, and the operators of its optimised graph."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(path.with_suffix(".optimised.onnx"))
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    # On ARM this is the default; on x86 ONNX Runtime leaves int8 activations in float unless it is told.
-    options.add_session_config_entry("session.qdqisint8allowed", "1")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    fed = (codes + shift).astype(np.uint8 if shift else np.int8)
-    found = dict(zip([o.name for o in session.get_outputs()], session.run(None, {"input": fed}), strict=True))
-    operators = collections.Counter(n.op_type for n in onnx.load(options.optimized_model_filepath).graph.node)
-    return {name: values.astype(np.int16) - shift for name, values in found.items()}, operators
-
-
-def in_litert(path, codes):
-    """Run a file in LiteRT, one input at a time; return name → codes, channels first."""
-    lite = Interpreter(model_path=str(path), num_threads=1)
-    lite.allocate_tensors()
-    found = collections.defaultdict(list)
-    for one in codes:
-        lite.set_tensor(lite.get_input_details()[0]["index"], one.transpose(1, 2, 0)[None].astype(np.int8))
-        lite.invoke()
-        for detail in lite.get_output_details():
-            found[detail["name"]].append(lite.get_tensor(detail["index"])[0].copy())
-    stacked = {name: np.stack(rows).astype(np.int16) for name, rows in found.items()}
-    return {name: v.transpose(0, 3, 1, 2) if v.ndim == 4 else v for name, v in stacked.items()}
-
-
-def codes_of(plan, x):
-    source = plan.activations[plan.input]
-    return semantics.quantize(x, source.scale, source.zero_point)
-
-
-def compare(plan, x, folder, extra=()):
-    """Return per shown tensor the codes of ONNX Runtime, LiteRT and PyTorch, and ONNX Runtime's operators."""
-    onnx_writer.write(plan, folder / "net.onnx", extra=extra)
-    tflite_writer.write(plan, folder / "net.tflite", extra=extra)
-    codes = codes_of(plan, x)
-    first, operators = in_onnx(folder / "net.onnx", codes.numpy())
-    second, third = in_litert(folder / "net.tflite", codes.numpy()), integer.evaluate(plan, codes)
-    shown = {**{name: name for name in extra}, **plan.outputs}
-    return {n: (first[n], second[n], third[tensor].numpy()) for n, tensor in shown.items()}, operators
-
 
 ZOO = {"mobile": mobile, "residual": residual, "separable": separable}
 
@@ -118,7 +62,51 @@ def c(*args, **kwargs):
     return nn.Conv2d(*args, **kwargs)
 
 
+class Gated(nn.Module):
+    """Squeeze-and-excitation between two convolutions, with a gate of one's choice."""
+
+    def __init__(self, act, gate):
+        super().__init__()
+        self.first, self.act, self.squeeze, self.gate = c(3, 8, 3), act, c(8, 8, 1), gate
+
+    def forward(self, x):
+        x = self.act(self.first(x))
+        return x * self.gate(self.squeeze(F.adaptive_avg_pool2d(x, 1)))
+
+
+class Joined(nn.Module):
+    """Branches with different clamps, joined; one of them read by an addition too."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.d = c(3, 4, 3, padding=1), c(3, 6, 1), c(3, 4, 5, padding=2)
+
+    def forward(self, x):
+        a, b = F.relu(self.a(x)), self.b(x)
+        return torch.cat([a, b, F.relu6(self.d(x)) + a, F.max_pool2d(b, 3, 1, 1)], 1)
+
+
+class Product(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = c(3, 6, 3), c(3, 6, 3)
+
+    def forward(self, x):
+        return torch.sigmoid(self.a(x)) * F.relu(self.b(x)) + self.a(x)
+
+
 OPERATORS = {
+    "hard-swish": single(c(3, 8, 3), nn.Hardswish(), c(8, 8, 1), features=8),
+    "hard-swish, then pool": single(c(3, 8, 3), nn.Hardswish(), nn.MaxPool2d(2), features=8),
+    "SiLU": single(c(3, 8, 3), nn.SiLU(), c(8, 8, 1), features=8),
+    "sigmoid": single(c(3, 8, 3), nn.Sigmoid(), features=8),
+    "hard-sigmoid gate": single(Gated(nn.ReLU(), nn.Hardsigmoid()), features=8),
+    "sigmoid gate of SiLU": single(Gated(nn.SiLU(), nn.Sigmoid()), features=8),
+    "gate of hard-swish": single(Gated(nn.Hardswish(), nn.Hardsigmoid()), features=8),
+    "product, sigmoid, sum": single(Product(), features=6),
+    "joined channels": single(Joined(), features=20),
+    "grouped": single(c(3, 6, 3), nn.ReLU(), c(6, 9, 3, groups=3), features=9),
+    "explicit padding": single(nn.ZeroPad2d((0, 1, 0, 1)), c(3, 8, 3, 2), nn.ReLU(), features=8),
     "stride 2, even size: explicit pad": single(c(3, 8, 3, 2, 1), nn.ReLU(), features=8),
     "5×5, stride 2": single(c(3, 8, 5, 2, 2), nn.ReLU(), features=8),
     "valid": single(c(3, 8, 3), features=8),
@@ -145,8 +133,29 @@ def test_single_operator_is_identical_and_runs_on_integers(name, tmp_path):
     for first, second, third in found.values():
         assert np.array_equal(first, second)
         assert np.array_equal(second, third)
-        assert np.ptp(first) > 20
+        assert np.ptp(first) > 10
     assert set(operators) <= INTEGER_OPERATORS
+
+
+def test_series_are_identical(tmp_path):
+    torch.manual_seed(3)
+    body = (nn.Conv1d(3, 8, 5, 2, 2), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 8, 3, groups=8), nn.Hardswish())
+    net = nn.Sequential(*body, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+    series = lambda count, seed: images(count, seed, 32).mean(2)  # noqa: E731
+    found, operators = compare(quantize(net, series(96, 1)), series(150, 2), tmp_path)
+    for first, second, third in found.values():
+        assert np.array_equal(first, second)
+        assert np.array_equal(second, third)
+    assert set(operators) <= INTEGER_OPERATORS
+
+
+def test_both_forms_of_onnx_hold_the_same_integers(tmp_path):
+    plan, x = quantize(settled(mobile), images(64, 1)), images(50, 2)
+    for is_qdq in (False, True):
+        onnx_writer.write(plan, tmp_path / "net.onnx", is_qdq=is_qdq)
+        found, operators = in_onnx(tmp_path / "net.onnx", codes_of(plan, x).numpy())
+        assert np.array_equal(found["logits"], integer.run(plan, x)["logits"])
+        assert set(operators) <= INTEGER_OPERATORS
 
 
 def test_int8_onnx_holds_the_same_integers_without_the_shift(tmp_path):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two files hold the plan's numbers verbatim, in a form that old runtimes read right."""
 
+import collections
+
 import flatbuffers
 import numpy as np
 import onnx
@@ -13,7 +15,7 @@ from edge_contract import targets
 from edge_contract.errors import ModelError, UnsupportedOperatorError
 from export import onnx_writer, tflite_writer
 from export.inspection import check_operators, describe
-from export.tflite_writer import Window
+from export.tflite_windows import Window
 from tests.support.quant_nets import images, residual, separable, settled
 
 
@@ -25,7 +27,7 @@ def plan():
 @pytest.fixture(scope="module")
 def lite(plan, tmp_path_factory):
     path = tmp_path_factory.mktemp("lite") / "net.tflite"
-    artefact = tflite_writer.write(plan, path)
+    artefact = tflite_writer.write(plan, path, full_names=True)
     return artefact, path.read_bytes(), schema.ModelT.InitFromPackedBuf(bytearray(path.read_bytes()), 0)
 
 
@@ -112,7 +114,7 @@ def test_fully_connected_weights_have_one_scale(lite):
 
 def test_depthwise_weights_have_their_channels_last(tmp_path):
     plan = quantize(settled(separable), images(64, 1))
-    tflite_writer.write(plan, tmp_path / "net.tflite")
+    tflite_writer.write(plan, tmp_path / "net.tflite", full_names=True)
     model = schema.ModelT.InitFromPackedBuf(bytearray((tmp_path / "net.tflite").read_bytes()), 0)
     op = next(op for op in plan.operations if op.attributes.get("groups", (1,))[0] > 1)
     tensor = tensors_of(model)[op.weight]
@@ -120,19 +122,24 @@ def test_depthwise_weights_have_their_channels_last(tmp_path):
     assert np.array_equal(data_of(model, tensor, np.int8)[0].transpose(2, 0, 1), plan.constants[op.weight].codes[:, 0])
 
 
-def test_onnx_constants_are_the_plans_verbatim(plan, tmp_path):
-    onnx_writer.write(plan, tmp_path / "net.onnx")
+@pytest.mark.parametrize("is_qdq", [False, True])
+def test_onnx_constants_are_the_plans_verbatim(is_qdq, plan, tmp_path):
+    onnx_writer.write(plan, tmp_path / "net.onnx", is_qdq=is_qdq, full_names=True)
     model = onnx.load(tmp_path / "net.onnx")
     found = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for name, constant in plan.constants.items():
         assert found[name].dtype == constant.codes.dtype
         assert np.array_equal(found[name], constant.codes)
-        assert np.array_equal(np.atleast_1d(found[f"{name}/scale"]), constant.scales)
-        assert not found[f"{name}/zero_point"].any()
-    for name, activation in plan.activations.items():
-        if f"{name}/scale" in found:
-            assert found[f"{name}/scale"] == np.float32(activation.scale)
-            assert found[f"{name}/zero_point"] == activation.zero_point + 128
+        if f"{name}/scale" in found:  # QLinearConv has no scale of the bias: it follows from the others
+            assert np.array_equal(np.atleast_1d(found[f"{name}/scale"]), constant.scales)
+    seen = 0
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            name = dict(plan.outputs).get(node.output[0], node.output[0])
+            activation, seen = plan.activations[name], seen + 1
+            assert found[node.input[1]] == np.float32(activation.scale)
+            assert found[node.input[2]] == activation.zero_point + 128
+    assert seen > 4
 
 
 def test_onnx_file_asks_for_nothing_that_old_runtimes_lack(plan, tmp_path):
@@ -141,6 +148,27 @@ def test_onnx_file_asks_for_nothing_that_old_runtimes_lack(plan, tmp_path):
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
     assert model.ir_version == 8
     assert not {"Clip", "Relu", "Pad", "ReduceMean"} & {node.op_type for node in model.graph.node}
+
+
+@pytest.mark.parametrize("writer", [onnx_writer, tflite_writer])
+def test_short_names_save_bytes_and_keep_inputs_and_outputs(writer, plan, tmp_path):
+    writer.write(plan, tmp_path / "short")
+    writer.write(plan, tmp_path / "full", full_names=True)
+    short, full = describe(tmp_path / "short"), describe(tmp_path / "full")
+    assert (tmp_path / "short").stat().st_size < (tmp_path / "full").stat().st_size - 400
+    assert (short.inputs, short.outputs, short.plan_digest) == (full.inputs, full.outputs, full.plan_digest)
+
+
+def test_equal_zero_points_are_written_once(lite):
+    _, data, model = lite
+    root = schema.Model.GetRootAs(data, 0).Subgraphs(0)
+    places = collections.defaultdict(set)
+    for i, tensor in enumerate(model.subgraphs[0].tensors):
+        if tensor.quantization is not None and len(tensor.quantization.zeroPoint) > 1:
+            table = root.Tensors(i).Quantization()._tab
+            places[len(tensor.quantization.zeroPoint)].add(table.Vector(table.Offset(10)))
+    assert places
+    assert all(len(found) == 1 for found in places.values())
 
 
 @pytest.mark.parametrize("writer", [onnx_writer, tflite_writer])
@@ -170,8 +198,9 @@ def test_description_says_what_the_file_says(plan, lite, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"TFL3TFL3" * 4, b"\x00\x01garbage", b"\x1c\x00\x00\x00TFL3"])
 def test_file_that_is_no_model_is_one_clear_line(content, tmp_path):
     (tmp_path / "net.tflite").write_bytes(content)
-    with pytest.raises(ModelError, match=r"net\.tflite: not a model file: \w+; give an \.onnx or \.tflite file"):
+    with pytest.raises(ModelError, match=r"net\.tflite: not a (model|whole TFLite) file: .*; give ") as caught:
         describe(tmp_path / "net.tflite")
+    assert "\n" not in str(caught.value)
 
 
 def test_operator_that_a_target_lacks_is_named(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.quantize.observers import MinMaxObserver, PercentileObserver, make_observer
+from compress.quantize.observers import MinMaxObserver, PercentileObserver, SquaredErrorObserver, make_observer
 from edge_contract.errors import UsageError
 
 FINITE = st.floats(-1e6, 1e6, width=32)
@@ -82,3 +82,37 @@ def test_senseless_percentile_is_refused(percentile):
 def test_unknown_observer_is_refused_with_the_known_ones():
     with pytest.raises(UsageError, match=r"unknown observer 'entropy'; use one of min-max, percentile"):
         make_observer("entropy")
+
+
+def test_squared_error_is_smaller_than_that_of_any_other_tried_range():
+    torch.manual_seed(0)
+    values = torch.cat([torch.randn(40_000), 9 * torch.randn(40)])
+    observer = SquaredErrorObserver()
+    for part in values.split(5000):
+        observer.observe(part)
+    low, high = observer.range()
+
+    def error(low, high):
+        step = (high - low) / 255
+        rounded = torch.round(values.clamp(low, high) / step) * step
+        return float(((rounded - values) ** 2).sum())
+
+    best = error(low, high)
+    assert float(values.min()) < low < -2
+    assert best < 0.95 * error(float(values.min()), float(values.max()))
+    for factor in (0.8, 0.9, 1.15, 1.3):
+        assert best < error(low * factor, high * factor) * 1.01
+
+
+def test_squared_error_keeps_a_range_without_outliers_and_zero_at_its_end():
+    observer = SquaredErrorObserver()
+    observer.observe(torch.linspace(0.0, 6.0, 10_001))
+    low, high = observer.range()
+    assert low == 0.0
+    assert 5.8 < high <= 6.0
+
+
+def test_squared_error_of_one_value_is_that_value():
+    observer = SquaredErrorObserver()
+    observer.observe(torch.full((10,), -2.5))
+    assert observer.range() == pytest.approx((-2.5, -2.5), abs=0.2)

@@ -118,7 +118,7 @@ def test_output_that_nothing_computes_is_refused(plan):
 
 
 def test_convolution_without_its_weight_is_refused(plan):
-    with pytest.raises(ModelError, match="weight or bias is missing"):
+    with pytest.raises(ModelError, match="its weight is missing"):
         replace(plan, constants={})
 
 

@@ -134,13 +134,15 @@ def test_model_without_linear_layer_has_no_embedding():
     assert set(quantize(net, images(64, 1), embedding=False).outputs) == {"logits"}
 
 
-def test_percentile_clips_an_outlier_that_min_max_follows():
+def test_outlier_that_min_max_follows_is_clipped_by_percentile_and_squared_error():
     net, samples = settled(separable), images(64, 1)
     samples[0, 0, 0, 0] = 90.0
-    wide = quantize(net, samples).activations["x"].scale
+    wide = quantize(net, samples, observer="min-max").activations["x"].scale
     narrow = quantize(net, samples, observer="percentile", percentile=99.9).activations["x"].scale
+    best = quantize(net, samples).activations["x"].scale
     assert wide == pytest.approx(90 / 255, rel=1e-3)
     assert narrow < wide / 20
+    assert narrow < best < 0.9 * wide
 
 
 def test_unknown_observer_is_refused():
@@ -218,7 +220,7 @@ BAD = {
     "none": (torch.zeros(0, 3, 32, 32), "calibration data: no samples; give at least 64 typical inputs"),
     "double": (torch.rand(64, 3, 32, 32, dtype=torch.float64), "float64 of shape [64, 3, 32, 32]; give float32"),
     "bytes": (torch.zeros(64, 3, 32, 32, dtype=torch.uint8), "uint8 of shape [64, 3, 32, 32]"),
-    "one image": (torch.rand(3, 32, 32), "float32 of shape [3, 32, 32]"),
+    "one row": (torch.rand(3, 32), "float32 of shape [3, 32]"),
     "constant": (torch.full((64, 3, 32, 32), 0.5), "all values are equal"),
     "nan": (torch.rand(64, 3, 32, 32).index_fill(0, torch.tensor([7]), float("nan")), "sample 7: NaN or an infinity"),
 }

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compress.quantize.graph import evaluate
+from compress.quantize.gates import open_gates
+from compress.quantize.graph import as_maps, evaluate
 from compress.quantize.plan import KINDS
 from compress.quantize.step import folded
 from compress.quantize.trace import trace
@@ -59,7 +60,39 @@ def norms_first():
     )  # fmt: skip
 
 
+class Gates(nn.Module):
+    """Hard-swish, SiLU, sigmoid, hard-sigmoid, squeeze-and-excitation; read by pools, sums, joins and the output."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.norm, self.head = nn.BatchNorm2d(8), nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = F.hardswish(self.norm(self.first(x)))
+        y = F.silu(self.second(x))
+        gate = F.hardsigmoid(self.third(F.adaptive_avg_pool2d(y, 1)))
+        z = torch.sigmoid(self.third(y)) * y + F.hardswish(self.second(y))
+        joined = torch.cat([x, y * gate, F.max_pool2d(z, 3, 1, 1)], 1)
+        return self.head(F.adaptive_avg_pool2d(joined, 1).flatten(1))
+
+
+class Constants(nn.Module):
+    """Arithmetic with numbers and with one number per channel, as inputs are normalised; explicit padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1))
+        self.conv, self.grouped, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 12, 3, groups=3), nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = F.pad((x - self.mean) / 0.25, (1, 0, 2, 1))
+        x = F.relu(self.conv(x) * 2.0 + 0.5) - 1.0
+        return self.head(self.grouped(x).mean((2, 3)))
+
+
 NETS = {
+    "constants": (Constants, 16),
     "functional": (Functional, 16),
     "two readers": (TwoReaders, 16),
     "norms first": (norms_first, 16),
@@ -78,6 +111,52 @@ def test_folded_graph_computes_the_same_function(name):
     assert {op.kind for op in graph.operations} <= set(KINDS)
     with torch.no_grad():
         assert torch.allclose(value(graph, x), net(x), atol=2e-5)
+
+
+def series():
+    return nn.Sequential(
+        nn.Conv1d(3, 8, 5, 2, 2), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 8, 3, groups=8),
+        nn.AvgPool1d(2), nn.Conv1d(8, 12, 3, padding="same"), nn.Hardswish(), nn.AdaptiveAvgPool1d(1), nn.Flatten(),
+        nn.Linear(12, 4),
+    )  # fmt: skip
+
+
+def test_series_become_maps_of_height_one():
+    torch.manual_seed(0)
+    net, x = series().eval(), torch.rand(4, 3, 64)
+    graph = folded(net, x[:1])
+    assert graph.input_shape == (3, 1, 64)
+    assert all(op.weight.shape[2] == 1 for op in graph.operations if op.kind == "conv2d")
+    with torch.no_grad():
+        assert torch.allclose(value(graph, as_maps(x)), net(x), atol=1e-5)
+
+
+def test_opened_gates_compute_the_same_function():
+    torch.manual_seed(0)
+    net, x = Gates().eval(), images(6, 7, 16)
+    graph = folded(net, x[:1])
+    assert {"hard_swish", "silu", "sigmoid", "mul", "concat"} <= {op.kind for op in graph.operations}
+    opened = open_gates(graph)
+    assert {op.kind for op in opened.operations} <= set(KINDS)
+    with torch.no_grad():
+        assert torch.allclose(value(graph, x), net(x), atol=1e-5)
+        assert torch.allclose(value(opened, x), net(x), atol=1e-5)
+
+
+def test_hard_swish_that_leaves_the_model_flat_is_refused():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4), nn.Hardswish())
+    with pytest.raises(UnsupportedOperatorError, match="layer 'output': a hard-swish or sigmoid on a flat tensor"):
+        open_gates(folded(net, torch.zeros(1, 3, 8, 8)))
+
+
+def test_hard_swish_costs_one_sum_and_one_product():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    graph = open_gates(folded(net.eval(), images(1, 0, 16)))
+    assert [op.kind for op in graph.operations] == [
+        "conv2d", "add_constant", "mul", "conv2d", "global_pool", "flatten"
+    ]  # fmt: skip
+    assert torch.equal(graph.operations[3].weight, net[2].weight / 6)
 
 
 def test_every_batch_norm_and_clamp_of_a_plain_net_disappears():
@@ -126,17 +205,30 @@ class Lambda(nn.Module):
         return self.function(x)
 
 
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factors = nn.Parameter(torch.ones(14))
+
+    def forward(self, x):
+        return x * self.factors
+
+
 REFUSED = {
-    "hard-swish": (nn.Hardswish(), "layer 'inner': operator aten.hardswish.default cannot", "use ReLU6"),
-    "sigmoid": (nn.Sigmoid(), "layer 'inner': operator aten.sigmoid.default", "leave it to the post-processing"),
     "layer norm": (nn.LayerNorm([6, 14, 14]), "layer 'inner': operator aten.layer_norm.default", "use BatchNorm2d"),
-    "grouped": (nn.Conv2d(6, 6, 3, groups=2), "layer 'inner': a grouped convolution (2 groups)", "use groups=1"),
     "transposed": (nn.ConvTranspose2d(6, 6, 2), "operator aten.conv_transpose2d", "use an upsampling outside"),
     "concatenation": (Lambda(lambda x: torch.cat([x, x[:, :0]], 1)), "layer 'inner': operator", ";"),
-    "scalar": (Lambda(lambda x: x + 1.0), "layer 'inner': an addition of different shapes", "add two tensors"),
     "broadcast": (Lambda(lambda x: x + x.mean((2, 3), keepdim=True)), "an addition of different shapes", "one shape"),
-    "weighted sum": (Lambda(lambda x: torch.add(x, x, alpha=2)), "or with a factor", "add two tensors"),
-    "product": (Lambda(lambda x: x * x), "operator aten.mul.Tensor", "use an addition or a convolution"),
+    "wide product": (Lambda(lambda x: x * x[:, :1]), "layer 'inner': operator aten.slice", ";"),
+    "row product": (Scaled(), "arithmetic with a constant of shape [14]", "one per channel"),
+    "weighted sum": (Lambda(lambda x: torch.add(x, x, alpha=2)), "with a factor", "multiply by the factor"),
+    "difference": (Lambda(lambda x: x - x), "a subtraction of two tensors", "negate a convolution"),
+    "quotient": (Lambda(lambda x: x / (x + 1)), "a division of two tensors", "multiply by a constant"),
+    "rows joined": (Lambda(lambda x: torch.cat([x, x], 2)), "a concatenation along dimension 2", "dim=1"),
+    "padded pool": (Lambda(lambda x: F.max_pool2d(F.pad(x, (1, 1)), 2)), "a padding that no convolution", "directly"),
+    "odd padding": (Lambda(lambda x: F.pad(x, (1, 1), value=1.0)), "a padding that is not zeros", "zero padding"),
+    "gelu": (nn.GELU(), "layer 'inner': operator aten.gelu.default cannot", "use ReLU or hard-swish"),
+    "attention": (Lambda(lambda x: x @ x), "layer 'inner': operator aten.matmul.default", "dynamic int8"),
     "one dimension": (Lambda(lambda x: x.mean(3, keepdim=True)), "a mean over dimensions [3]", "AdaptiveAvgPool2d(1)"),
     "odd clamp": (nn.Hardtanh(-1.0, 1.0), "a clamp to [-1.0, 1.0]", "use ReLU or ReLU6"),
     "uneven pool": (nn.AdaptiveAvgPool2d(3), "an adaptive pool from 14×14 to 3×3", "a size that divides it"),

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scales and integers of weights and biases, once the scales of the tensors around them are final."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compress.quantize.graph import FloatOp
+from compress.quantize.plan import Constant
+from compress.quantize.semantics import WEIGHT_HIGH, fixed_point_multiplier
+from edge_contract.errors import ModelError, UnsupportedOperatorError
+
+__all__ = ["added_constant", "constants", "weight_scales"]
+
+_BIAS_LIMIT = 2.0**30
+_FINEST_MULTIPLIER = 2.0**-21  # a channel finer than that moves no output; with it |bias| < 255 × 2**21 < 2**30
+
+
+def weight_scales(op: FloatOp) -> NDArray[Any]:
+    """Return the scales of the weights: [out] of a convolution, [1] of a linear layer (old runtimes read no others)."""
+    assert op.weight is not None
+    largest = op.weight.double().abs().flatten(1).amax(1)
+    scales = (largest if op.kind == "conv2d" else largest.amax().reshape(1)) / WEIGHT_HIGH
+    coarsest = float(scales.max()) or 2.0**-40
+    # A channel of zeros has no scale of its own: the layer's coarsest one is as exact for it.
+    return torch.where(scales > 0, scales, coarsest).numpy().astype(np.float32)
+
+
+def constants(
+    op: FloatOp, source_scale: float, target_scale: float, notes: list[str], *, fixed_point: bool
+) -> tuple[Constant, Constant]:
+    """Return the weight and the bias of one layer, rounded to their scales.
+
+    Args:
+        op: A conv2d or linear.
+        source_scale, target_scale: Of its input and output.
+        notes: Grows by a sentence where a scale had to grow.
+        fixed_point: Choose multipliers that kernels with double rounding compute alike (``semantics``).
+
+    Raises:
+        ModelError: Scales beyond float32.
+        UnsupportedOperatorError: A layer so wide that its int32 sums may overflow.
+    """
+    chosen = _grown_scales(op, source_scale, target_scale, notes, fixed_point=fixed_point)
+    assert op.weight is not None
+    assert op.bias is not None
+    source = np.float32(source_scale)
+    product = (source * np.broadcast_to(chosen, (op.weight.shape[0],))).astype(np.float32)
+    weight = _rounded(op.weight, chosen)
+    bias = np.rint(op.bias.double().numpy() / product.astype(np.float64)).astype(np.int32)
+    _check_sums(op, weight, bias)
+    axis = 0 if op.kind == "conv2d" else None
+    bias_scales = product if axis == 0 else product[:1]
+    return (
+        Constant(f"{op.name}.weight", weight, chosen, axis),
+        Constant(f"{op.name}.bias", bias, bias_scales, axis),
+    )
+
+
+def _rounded(weight: Tensor, scales: NDArray[Any]) -> NDArray[Any]:
+    shape = (-1, *([1] * (weight.dim() - 1)))
+    codes = np.rint(weight.double().numpy() / scales.astype(np.float64).reshape(shape))
+    return np.clip(codes, -WEIGHT_HIGH, WEIGHT_HIGH).astype(np.int8)
+
+
+def _check_sums(op: FloatOp, weight: NDArray[Any], bias: NDArray[Any]) -> None:
+    largest = np.abs(weight.astype(np.int64)).reshape(weight.shape[0], -1).sum(1) * 255 + np.abs(bias.astype(np.int64))
+    if largest.max() >= 2**31:
+        what = "its sums may overflow int32"
+        raise UnsupportedOperatorError(what, where=f"layer '{op.name}'", fix="split it into two layers")
+
+
+def _grown_scales(
+    op: FloatOp, source: float, target: float, notes: list[str], *, fixed_point: bool
+) -> NDArray[np.float32]:
+    """Weight scales [out] or [1], large enough for the bias in int32, and moved to multipliers that round alike."""
+    assert op.bias is not None
+    wanted = weight_scales(op)
+    needed = op.bias.double().abs().numpy() / (source * _BIAS_LIMIT)
+    needed = needed if op.kind == "conv2d" else needed.max(keepdims=True)
+    grown = np.maximum(wanted, np.maximum(needed, max(target / source * _FINEST_MULTIPLIER, 2.0**-100)))
+    count = int((grown > wanted).sum())
+    if count:
+        notes.append(f"layer '{op.name}': {count} weight scales grown, so that the bias fits in int32")
+    if fixed_point and op.low == 0.0:  # it works for positive sums only
+        ratio = target / source
+        grown = np.array([fixed_point_multiplier(float(scale) / ratio) * ratio for scale in grown])
+    final: NDArray[np.float32] = grown.astype(np.float32)
+    products = np.float32(source) * final
+    if not np.isfinite(products).all() or (products < 2.0**-120).any():
+        raise ModelError("scales leave the range of float32", where=f"layer '{op.name}'", fix="rescale its weights")
+    return final
+
+
+def added_constant(op: FloatOp, unit: float) -> Constant:
+    """Return the constant of an add_constant: a multiple of ``unit`` near its value, as one int8 code."""
+    assert op.weight is not None
+    value = float(op.weight[0])
+    nearest = round(value / unit) * unit
+    return Constant(f"{op.name}.constant", np.array([127], np.int8), np.array([nearest / 127], np.float32), None)
