@@ -3,8 +3,13 @@
 # make test        everything: environments, checks, all tests
 # make test-fast   the tests without real process stories, browser and slow ones
 # make story       only the story on real processes
+# make test-old-runtimes  our files on tflite-runtime 2.7 to 2.13
+# make fuzz        minutes of hostile files against the readers
+# make peers       other tools on the same work, in environments of their own (long)
 # make check       format, lint, types, import rule
-# make venv        both Python environments and the two Debian programs
+# make venv        both Python environments and what Debian has to give
+# make models      model files of other people, for the tests
+# make machines    emulated Raspberry Pis, for the tests
 # make docs        rewrite the pages that are generated from the code
 # make clean       remove what these made
 
@@ -17,7 +22,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 # Options of pip for torch alone, such as an index that holds its CPU wheels: a plain torch may bring CUDA.
 TORCH_OPTIONS ?=
 TORCH := torch==2.13.0
-EXTRAS := workstation,agent,agent-litert,agent-onnx,fleet,examples,dev
+EXTRAS := workstation,tensorflow,agent,agent-litert,agent-onnx,fleet,examples,dev
 
 # The stamp carries a digest of what it was built from, so a check-out of another version builds again.
 FACTS := $(shell cat pyproject.toml constraints.txt constraints-tflite.txt | sha256sum | cut -c1-16)
@@ -25,7 +30,8 @@ STAMP := .venv/.strop-$(FACTS)
 STAMP_TFLITE := .venv-tflite/.strop-$(FACTS)
 PY := .venv/bin/python
 
-.PHONY: help demo test test-fast story check format venv system docs freeze clean
+.PHONY: help demo test test-fast test-old-runtimes fuzz peers story check format venv models machines system docs \
+  freeze clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -33,11 +39,35 @@ help:
 demo: venv
 	$(PY) -m examples.digits.demo $(if $(KEEP),--keep)
 
-test: check
+test: check models machines
 	$(PY) -m pytest
 
+FAST := not story and not browser and not slow and not machines
+HEAVY := old_runtimes or fuzz or peers
 test-fast: venv
-	$(PY) -m pytest -m "not story and not browser and not slow"
+	$(PY) -m pytest -m "$(FAST) and not ($(HEAVY))"
+
+test-old-runtimes: venv
+	$(PY) -m tests.machines.old_runtimes
+	$(PY) -m pytest -m old_runtimes tests/machines tests/export
+
+# atheris has wheels for few Pythons and is of no use to anybody else, so it stands in an environment of its own.
+FUZZ := .venv-fuzz/bin/python
+SECONDS ?= 120
+fuzz: venv
+	test -x $(FUZZ) || $(PYTHON) -m venv .venv-fuzz
+	.venv-fuzz/bin/pip install --quiet --constraint constraints.txt atheris==3.0.0 numpy hypothesis typer
+	mkdir -p .fuzz/tflite .fuzz/lying .fuzz/onnx
+	$(FUZZ) fuzz/fuzz_tflite.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/tflite
+	$(FUZZ) fuzz/fuzz_tflite.py --lying -len_control=0 -max_len=2048 -max_total_time=$(SECONDS) -rss_limit_mb=1024 \
+	  -timeout=10 .fuzz/lying
+	$(FUZZ) fuzz/fuzz_onnx.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/onnx
+
+peers: venv
+	$(PY) -m benchmarks.peers.environments google nncf
+	for net in mobilenet-v2 mobilenet-v3 efficientnet-lite0; do \
+	  $(PY) -m benchmarks.peers.run --net $$net && $(PY) -m benchmarks.peers.run --net $$net --speed || exit 1; done
+	$(PY) -m benchmarks.peers.show
 
 story: venv
 	$(PY) -m pytest -m story
@@ -56,6 +86,13 @@ docs: venv
 	$(PY) -m edge_contract.diagrams
 
 venv: $(STAMP) $(STAMP_TFLITE)
+
+models: venv
+	$(PY) -m tests.zoo.third_party
+
+# Without root there are no emulated boards: their tests are skipped, but not in CI.
+machines: venv
+	$(PY) -m tests.machines.arm64 || test -z "$$CI"
 
 # torch first and alone: it is the one package whose source a user may have to choose.
 $(STAMP): | system
@@ -77,6 +114,8 @@ $(STAMP_TFLITE): | system
 system:
 	@missing=""; PATH="$$PATH:/usr/sbin:/usr/local/sbin"; \
 	command -v mosquitto >/dev/null || missing="$$missing mosquitto"; \
+	command -v mmdebstrap >/dev/null || missing="$$missing mmdebstrap"; \
+	test -d /usr/share/datasets/fashion-mnist || missing="$$missing dataset-fashion-mnist"; \
 	command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu-core"; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3.11 python3.11-venv"; \
 	test -z "$$missing" && exit 0; \
@@ -90,5 +129,5 @@ freeze:
 	@.venv/bin/pip freeze --exclude-editable | sed -e 's/+cpu$$//'
 
 clean:
-	rm -rf .venv .venv-tflite build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-tflite .venv-old .venv-peers-* .arm64 .models .fuzz build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

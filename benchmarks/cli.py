@@ -22,7 +22,7 @@ def _root() -> None:
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="A command in quotes, or BUNDLE@RUNTIME: the one to compare with.")],
+    a: Annotated[str, typer.Argument(help="The one to compare with: a command, BUNDLE@RUNTIME, or a model file.")],
     b: Annotated[str, typer.Argument(help="The other, in the same form.")],
     pairs: Annotated[int, typer.Option(min=1, help="Turns of A and B.")] = 30,
     warmup: Annotated[int, typer.Option(min=0, help="Untimed turns before the first pair.")] = 3,

@@ -26,7 +26,8 @@ from compress.quantize.plan import QuantizationPlan
 from compress.report import CompressionReport
 from edge_contract.errors import DataError, ModelError
 from edge_contract.fields import Fields
-from edge_contract.preprocess import Preprocess
+from edge_contract.preprocess import Preprocessing
+from edge_contract.preprocess import parse as parse_preprocess
 
 __all__ = ["CompressedModel", "load"]
 
@@ -53,7 +54,7 @@ class CompressedModel:
     name: str
     model: nn.Module
     plan: QuantizationPlan | None
-    preprocess: Preprocess
+    preprocess: Preprocessing
     labels: tuple[str, ...]
     report: CompressionReport
     recipe_text: str
@@ -134,7 +135,7 @@ def load(folder: Path) -> CompressedModel:
     try:
         facts = Fields(json.loads((folder / "model.json").read_text()), str(folder / "model.json"))
         name, labels, shape = facts.text("name"), facts.texts("labels"), facts.integers("input_shape")
-        preprocess = Preprocess.from_json(facts.object("preprocess"))
+        preprocess = parse_preprocess(facts.object("preprocess"))
         height, width = shape[1], shape[2]
         recipe_path = Path(facts.text("recipe_path", str(folder / "recipe.toml")))
         # From memory: torch.export.load leaves a damaged file open.

@@ -13,7 +13,9 @@ from compress.recipe_steps import Step, Train, read_step
 from compress.recipe_table import Table
 from edge_contract import canonical, targets
 from edge_contract.errors import ContractError, RecipeError
-from edge_contract.preprocess import Preprocess
+from edge_contract.preprocess import Preprocessing
+from edge_contract.preprocess import keys as preprocess_keys
+from edge_contract.preprocess import parse as parse_preprocess
 
 __all__ = ["Budget", "DataSource", "ModelSource", "Recipe", "load", "parse"]
 
@@ -87,7 +89,7 @@ class Recipe:
     threads: int
     model: ModelSource
     data: DataSource
-    preprocess: Preprocess
+    preprocess: Preprocessing
     steps: tuple[Step, ...]
     budget: Budget
     text: str
@@ -199,14 +201,13 @@ def _data(table: Table) -> DataSource:
     return data
 
 
-def _preprocess(values: Any, where: str) -> Preprocess:
-    known = ("colour", "resize", "crop", "scale", "mean", "std")
+def _preprocess(values: Any, where: str) -> Preprocessing:
     table = Table(values, where)
-    for key in known:
+    for key in preprocess_keys(table.raw("kind", "image")):
         table.raw(key, None)
-    table.done()  # the contract keeps unknown fields; in a recipe they are slips
+    table.done()  # the contract refuses unknown keys too, but knows no better spelling
     try:
-        return Preprocess.from_json(dict(values), where, _PreprocessError)
+        return parse_preprocess(dict(values), where, _PreprocessError)
     except _PreprocessError as error:
         raise RecipeError(error.what, where=error.where, fix=error.fix or "see docs/recipe.md") from error
 

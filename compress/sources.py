@@ -41,7 +41,7 @@ NPZ_SHARES = {"train": 0.6, "calibration": 0.05, "validation": 0.15, "test": 0.2
 
 @dataclass(frozen=True)
 class Tensors:
-    """A split after preprocessing: inputs float32 [N,C,H,W] and labels int64 [N]."""
+    """A split after preprocessing: inputs float32 [N,C,H,W], of series [N,C,T], and labels int64 [N]."""
 
     x: Tensor
     y: Tensor
@@ -151,7 +151,7 @@ def _npz(recipe: Recipe) -> DataSplits:
 def tensors(recipe: Recipe, split: Split) -> Tensors:
     """Return a split after the recipe's preprocessing, by the same code that runs on the device."""
     x = preprocess.apply_batch(recipe.preprocess, split.x)
-    channels_first = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    channels_first = np.ascontiguousarray(np.moveaxis(x, -1, 1))
     return Tensors(torch.from_numpy(channels_first), torch.from_numpy(split.y.astype(np.int64)))
 
 

@@ -8,9 +8,9 @@ which imports this package too, stays small.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_agent.runner.model import Inference, Model
+    from edge_agent.runner.model import Detections, Inference, Model, Values
 
-__all__ = ["Inference", "Model"]
+__all__ = ["Detections", "Inference", "Model", "Values"]
 
 
 def __getattr__(name: str) -> Any:

@@ -35,7 +35,7 @@ def _folder(data: Path | None, bundle: Path | None, runtime: str) -> tuple[Path,
 
 
 def answers(file: Path, *, data: Path | None, bundle: Path | None, runtime: str) -> list[dict[str, Any]]:
-    """Return one answer per image: index, class, label, confidence, latency.
+    """Return one answer per raw input: index and latency, and of a classifier class, label and confidence.
 
     Raises:
         DataError: The file is no array of images.
@@ -47,6 +47,8 @@ def answers(file: Path, *, data: Path | None, bundle: Path | None, runtime: str)
     except ImportError as error:
         raise MissingDependencyError("numpy is not installed", fix="pip install 'strop[agent-litert]'") from error
     from edge_agent import Model
+    from edge_agent.runner.answers import facts
+    from edge_agent.runner.preprocess import is_single
 
     try:
         raw = np.load(file, allow_pickle=False)
@@ -55,11 +57,5 @@ def answers(file: Path, *, data: Path | None, bundle: Path | None, runtime: str)
     except (ValueError, EOFError) as error:  # numpy's own words advise to unpickle it, which we never would
         raise DataError("not an .npy file of numbers", where=str(file), fix="save it with numpy.save") from error
     model = Model.open(folder, runtime=runtime)
-    # An image alone has 2 dimensions, or 3 of which the last are its channels; everything else is a row of images.
-    is_alone = raw.ndim == 2 or (raw.ndim == 3 and raw.shape[-1] in (1, 3))
-    found = []
-    for i, image in enumerate(raw[None] if is_alone else raw):
-        answer = model.infer(image)
-        facts = {"index": i, "class": int(answer.cls), "label": model.labels[answer.cls]}
-        found.append({**facts, "confidence": float(answer.confidence), "latency_us": float(answer.latency_us)})
-    return found
+    rows = raw[None] if is_single(model.description.preprocess, raw) else raw
+    return [{"index": i, **facts(model.predict(one), model.labels)} for i, one in enumerate(rows)]

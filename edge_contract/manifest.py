@@ -5,73 +5,42 @@ The bundle's id is the SHA-256 of the manifest's canonical bytes. The manifest l
 size and SHA-256, so whoever trusts the id trusts every byte. Times and signatures live outside.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from edge_contract import canonical
+from edge_contract import postprocess as answers
+from edge_contract import preprocess as inputs
+from edge_contract.artefact import DTYPES, FORMATS, LAYOUTS, ROLES, RUNTIMES, Artefact, TensorSpec
 from edge_contract.errors import ContractError, ManifestError
 from edge_contract.fields import Fields
-from edge_contract.preprocess import POSTPROCESS, Preprocess
+from edge_contract.postprocess import Postprocess
+from edge_contract.preprocess import Preprocessing
 from edge_contract.topics import is_name
 
-__all__ = ["FORMATS", "MANIFEST_NAME", "RUNTIMES", "SCHEMA", "Artefact", "BundleFile", "Manifest", "TensorSpec"]
+__all__ = [
+    "DTYPES",
+    "FORMATS",
+    "LAYOUTS",
+    "MANIFEST_NAME",
+    "ROLES",
+    "RUNTIMES",
+    "SCHEMA",
+    "TASKS",
+    "Artefact",
+    "BundleFile",
+    "Manifest",
+    "TensorSpec",
+]
 
 SCHEMA = "strop.bundle/1"
 MANIFEST_NAME = "manifest.json"
-FORMATS = ("onnx", "tflite")
-RUNTIMES = ("onnxruntime", "litert", "tflite-runtime", "edgetpu")
-LAYOUTS = ("NHWC", "NCHW", "NC")
+TASKS = ("classification", "detection", "regression", "other")
+_NEEDED = {"classification": ("logits",), "detection": ("boxes", "scores")}
+"""Roles that a task's answer is made of; the others give every output as it is."""
 MAX_MANIFEST_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of an artefact.
-
-    Attributes:
-        name: Name in the file.
-        role: ``input``, ``logits`` or ``embedding``.
-        shape: With batch, such as [1, 28, 28, 1]; 0 marks a free dimension.
-        dtype: ``int8``, ``uint8`` or ``float32``.
-        layout: ``NHWC``, ``NCHW`` or ``NC``.
-        scale, zero_point: Real value = scale × (integer - zero_point); scale 0 for float tensors.
-    """
-
-    name: str
-    role: str
-    shape: tuple[int, ...]
-    dtype: str
-    layout: str
-    scale: float = 0.0
-    zero_point: int = 0
-    unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **self.unrecognized,
-            "name": self.name,
-            "role": self.role,
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "layout": self.layout,
-            "scale": self.scale,
-            "zero_point": self.zero_point,
-        }
-
-    @classmethod
-    def from_json(cls, document: Any, where: str) -> "TensorSpec":
-        f = Fields(document, where, ManifestError)
-        return cls(
-            f.text("name"),
-            f.text("role", among=("input", "logits", "embedding")),
-            f.integers("shape"),
-            f.text("dtype", among=("int8", "uint8", "float32")),
-            f.text("layout", among=LAYOUTS),
-            f.number("scale", 0.0),
-            f.integer("zero_point", 0),
-            f.rest(),
-        )
 
 
 @dataclass(frozen=True)
@@ -99,82 +68,18 @@ class BundleFile:
 
 
 @dataclass(frozen=True)
-class Artefact:
-    """One model file for one runtime and target.
-
-    Attributes:
-        path: The file in the bundle.
-        format: ``onnx`` or ``tflite``.
-        runtimes: The runtimes that it was run in, such as ("litert", "tflite-runtime").
-        target: Name of the target, such as ``rpi4`` or ``generic-x86``.
-        precision: ``int8`` or ``float32``.
-        plan_digest: Digest of the QuantizationPlan, empty for float.
-        input: The one input.
-        outputs: Logits, and the embedding if the model shows one.
-    """
-
-    path: str
-    format: str
-    runtimes: tuple[str, ...]
-    target: str
-    precision: str
-    plan_digest: str
-    input: TensorSpec
-    outputs: tuple[TensorSpec, ...]
-    unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    def output(self, role: str) -> TensorSpec | None:
-        """Return the output of a role, or None."""
-        return next((spec for spec in self.outputs if spec.role == role), None)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **self.unrecognized,
-            "path": self.path,
-            "format": self.format,
-            "runtimes": list(self.runtimes),
-            "target": self.target,
-            "precision": self.precision,
-            "plan_digest": self.plan_digest,
-            "input": self.input.to_json(),
-            "outputs": [spec.to_json() for spec in self.outputs],
-        }
-
-    @classmethod
-    def from_json(cls, document: Any, where: str) -> "Artefact":
-        f = Fields(document, where, ManifestError)
-        runtimes = f.texts("runtimes")
-        for name in runtimes:
-            if name not in RUNTIMES:
-                fix = f"use one of {', '.join(RUNTIMES)}"
-                raise ManifestError(f"unknown runtime {name!r}", where=f"{where}.runtimes", fix=fix)
-        outputs = [TensorSpec.from_json(o, f"{where}.outputs[{i}]") for i, o in enumerate(f.items("outputs"))]
-        if not any(spec.role == "logits" for spec in outputs):
-            raise ManifestError("no output has the role 'logits'", where=f"{where}.outputs")
-        return cls(
-            f.text("path"),
-            f.text("format", among=FORMATS),
-            runtimes,
-            f.text("target"),
-            f.text("precision", among=("int8", "float32")),
-            f.text("plan_digest", ""),
-            TensorSpec.from_json(f.object("input"), f"{where}.input"),
-            tuple(outputs),
-            f.rest(),
-        )
-
-
-@dataclass(frozen=True)
 class Manifest:
     """A whole manifest.
 
     Attributes:
         model: Name of the model, a topic name.
         version: Free text that people read, such as ``1.2.0``.
-        task: ``classification`` (others follow).
+        task: ``classification``, ``detection``, ``regression`` or ``other``.
         preprocess: How raw input becomes model input.
-        postprocess: One of ``softmax``, ``argmax``, ``none``.
-        labels: Class names in the order of the logits.
+        postprocess: What is done with the outputs: one of ``softmax``, ``sigmoid``, ``argmax``, ``none``, or more in a
+            ``Postprocess``.
+        labels: Class names in the order of the logits or scores; without "background". May be empty where there are
+            no classes.
         artefacts: One model file per runtime and target.
         golden: Path of the golden description (JSON): inputs, and outputs per artefact and runtime.
         profiles: Reference profile's path per artefact path (computed on that artefact's runtime).
@@ -185,8 +90,8 @@ class Manifest:
     model: str
     version: str
     task: str
-    preprocess: Preprocess
-    postprocess: str
+    preprocess: Preprocessing
+    postprocess: str | Postprocess
     labels: tuple[str, ...]
     artefacts: tuple[Artefact, ...]
     golden: str
@@ -204,7 +109,7 @@ class Manifest:
             "version": self.version,
             "task": self.task,
             "preprocess": self.preprocess.to_json(),
-            "postprocess": self.postprocess,
+            "postprocess": self.postprocess if isinstance(self.postprocess, str) else self.postprocess.to_json(),
             "labels": list(self.labels),
             "artefacts": [artefact.to_json() for artefact in self.artefacts],
             "golden": self.golden,
@@ -233,15 +138,15 @@ class Manifest:
                 return entry
         raise ManifestError(f"the bundle has no file {path!r}", where=f"manifest of {self.model} {self.version}")
 
-    def artefact_for(self, runtime: str) -> Artefact:
-        """Return the first artefact that claims a runtime.
+    def artefact_for(self, runtime: str, target: str = "") -> Artefact:
+        """Return the first artefact that claims a runtime; the first of them that was made for the target, if any was.
 
         Raises:
-            ManifestError: No artefact claims it.
+            ManifestError: No artefact claims the runtime.
         """
-        for artefact in self.artefacts:
-            if runtime in artefact.runtimes:
-                return artefact
+        able = [artefact for artefact in self.artefacts if runtime in artefact.runtimes]
+        if able:
+            return next((artefact for artefact in able if artefact.target == target), able[0])
         claimed = sorted({name for artefact in self.artefacts for name in artefact.runtimes})
         where = f"manifest of {self.model} {self.version}"
         raise ManifestError(f"no artefact for runtime '{runtime}'", where=where, fix=f"it has {', '.join(claimed)}")
@@ -253,7 +158,8 @@ class Manifest:
         Raises:
             ManifestError: Malformed, of another schema, not canonical, a model name that may not stand in a topic,
                 a path that leaves the bundle, a file that stands twice or inside another file, a path that no
-                file entry backs, a profile of no artefact, or labels that do not fit the logits.
+                file entry backs, a profile of no artefact, labels that do not fit the logits, or outputs and
+                post-processing that do not fit the task.
         """
         if len(data) > MAX_MANIFEST_BYTES:
             raise ManifestError(f"{len(data)} bytes, more than {MAX_MANIFEST_BYTES}", where="manifest")
@@ -279,9 +185,9 @@ class Manifest:
         manifest = cls(
             model=f.text("model"),
             version=f.text("version"),
-            task=f.text("task", among=("classification",)),
-            preprocess=Preprocess.from_json(f.object("preprocess"), "manifest.preprocess"),
-            postprocess=f.text("postprocess", among=POSTPROCESS),
+            task=f.text("task", among=TASKS),
+            preprocess=inputs.parse(f.object("preprocess"), "manifest.preprocess"),
+            postprocess=_postprocess(f, document.get("postprocess")),
             labels=f.texts("labels"),
             artefacts=tuple(
                 Artefact.from_json(a, f"manifest.artefacts[{i}]") for i, a in enumerate(f.items("artefacts"))
@@ -293,6 +199,7 @@ class Manifest:
             unrecognized=f.rest(),
         )
         manifest._check_names()
+        manifest._check_task()
         manifest._check_paths()
         return manifest
 
@@ -301,11 +208,34 @@ class Manifest:
             fix = "use letters, digits, '.', '_' and '-', at most 63"
             raise ManifestError(f"{self.model!r} is not a model name", where="manifest.model", fix=fix)
         for artefact in self.artefacts:
-            logits = artefact.output("logits")
-            classes = logits.shape[-1] if logits is not None and logits.shape else 0
-            if self.labels and classes not in (0, len(self.labels)):
-                what = f"{len(self.labels)} labels for {classes} logits of {artefact.path!r}"
+            classes = self._classes(artefact)
+            if self.labels and classes not in (None, len(self.labels)):
+                what = f"{len(self.labels)} labels for {classes} {self._scored} of {artefact.path!r}"
                 raise ManifestError(what, where="manifest.labels")
+
+    @property
+    def _scored(self) -> str:
+        """The role whose last dimension counts the classes."""
+        return "scores" if self.task == "detection" else "logits"
+
+    def _classes(self, artefact: Artefact) -> int | None:
+        """Return how many classes an artefact tells apart; None where its shapes do not say."""
+        spec = artefact.output(self._scored)
+        if spec is None or not spec.shape or artefact.output("classes") is not None:
+            return None
+        return spec.shape[-1] - answers.of(self.postprocess).background if spec.shape[-1] else None
+
+    def _check_task(self) -> None:
+        for i, artefact in enumerate(self.artefacts):
+            for role in _NEEDED.get(self.task, ()):
+                if artefact.output(role) is None:
+                    where = f"manifest.artefacts[{i}].outputs"
+                    raise ManifestError(f"no output has the role '{role}'", where=where)
+        has_boxes = answers.of(self.postprocess).boxes is not None
+        if has_boxes != (self.task == "detection"):
+            what = f"task '{self.task}' {'with' if has_boxes else 'without'} boxes"
+            fix = "say how boxes are decoded, or use another task" if not has_boxes else "use task 'detection'"
+            raise ManifestError(what, where="manifest.postprocess", fix=fix)
 
     def _check_paths(self) -> None:
         paths = [entry.path for entry in self.files]
@@ -325,3 +255,10 @@ class Manifest:
         for path in named:
             if path not in paths:
                 raise ManifestError(f"file {path!r} is named but not listed", where="manifest.files")
+
+
+def _postprocess(fields: Fields, value: Any) -> str | Postprocess:
+    """Read a word or an object; which of the two it was is kept, because the bundle's id depends on it."""
+    if isinstance(value, Mapping):
+        return Postprocess.from_json(fields.object("postprocess"), "manifest.postprocess")
+    return fields.text("postprocess", among=answers.POSTPROCESS)

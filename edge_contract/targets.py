@@ -13,14 +13,17 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
+from edge_contract import accelerators, integers
+from edge_contract.accelerators import Accelerator
 from edge_contract.errors import TargetError
 from edge_contract.fields import Fields
+from edge_contract.integers import Integers
 from edge_contract.manifest import FORMATS, RUNTIMES
 
-__all__ = ["SCHEMA", "Integers", "Memory", "RuntimeRange", "Target", "load", "names", "parse"]
+__all__ = ["SCHEMA", "SCHEMAS", "Accelerator", "Integers", "Memory", "RuntimeRange", "Target", "load", "names", "parse"]
 
-SCHEMA: Final = "strop.target/1"
-GRANULARITIES: Final = ("channel", "tensor")
+SCHEMA: Final = "strop.target/2"
+SCHEMAS: Final = ("strop.target/1", SCHEMA)  # 2 added [accelerator] and [memory] model_kib; what 1 says means the same
 _VERSION = re.compile(r"\d+(\.\d+){0,3}\Z")
 
 
@@ -45,37 +48,19 @@ class RuntimeRange:
 
 
 @dataclass(frozen=True)
-class Integers:
-    """What int8 means in one file format on this target.
+class Memory:
+    """Memory in KiB.
 
     Attributes:
-        format: ``onnx`` or ``tflite``.
-        activation: Type of activations, ``int8`` or ``uint8``; asymmetric, one scale per tensor.
-        weight: Type of weights; symmetric, zero point 0, range [-127, 127].
-        bias: Type of biases; scale = input scale × weight scale, zero point 0.
-        convolution: Scales of convolution weights: one per output ``channel`` or one per ``tensor``.
-        fully_connected: The same for fully-connected weights.
-        operators: Operators that the writers may use, in the format's own spelling; the highest version is
-            the value (TFLite's operator version, ONNX's opset).
-        max_rank: Largest tensor rank.
+        ram_kib: RAM of the smallest board sold.
+        parameter_cache_kib: The accelerator's cache for parameters; 0 without accelerator.
+        model_kib: What one model may take while it runs, weights and activations together: half of the RAM where the
+            file does not say, because the system, the agent and the slot of the next model live there too.
     """
-
-    format: str
-    activation: str
-    weight: str
-    bias: str
-    convolution: str
-    fully_connected: str
-    operators: dict[str, int]
-    max_rank: int
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Memory in KiB: RAM of the smallest board sold, and the accelerator's parameter cache (0: no accelerator)."""
 
     ram_kib: int
     parameter_cache_kib: int
+    model_kib: int
 
 
 @dataclass(frozen=True)
@@ -92,6 +77,7 @@ class Target:
         memory: What fits.
         runtimes: What runs models, preferred first.
         integers: Meaning of int8, by file format.
+        accelerator: What is mapped to the accelerator; None without one.
     """
 
     name: str
@@ -103,6 +89,7 @@ class Target:
     memory: Memory
     runtimes: tuple[RuntimeRange, ...]
     integers: dict[str, Integers]
+    accelerator: Accelerator | None
 
     def runtime(self, name: str) -> RuntimeRange | None:
         """Return the range of a runtime, or None if the target has none."""
@@ -144,33 +131,13 @@ def _runtime(document: Any, where: str) -> RuntimeRange:
     return found
 
 
-def _operators(document: dict[str, Any], where: str) -> dict[str, int]:
-    f = Fields(document, where, TargetError)
-    if not document:
-        raise TargetError("no operator", where=where)
-    return {name: f.integer(name, minimum=1) for name in document}
-
-
-def _integers(format_name: str, document: Any, where: str) -> Integers:
-    f = Fields(document, where, TargetError)
-    found = Integers(
-        format_name,
-        f.text("activation", among=("int8", "uint8")),
-        f.text("weight", among=("int8",)),
-        f.text("bias", among=("int32",)),
-        f.text("convolution", among=GRANULARITIES),
-        f.text("fully_connected", among=GRANULARITIES),
-        _operators(f.object("operators"), f"{where}.operators"),
-        f.integer("max_rank", minimum=1),
-    )
-    _closed(f)
-    return found
-
-
 def _memory(document: Any, where: str) -> Memory:
     f = Fields(document, where, TargetError)
-    found = Memory(f.integer("ram_kib", minimum=1), f.integer("parameter_cache_kib", 0, minimum=0))
+    ram = f.integer("ram_kib", minimum=1)
+    found = Memory(ram, f.integer("parameter_cache_kib", 0, minimum=0), f.integer("model_kib", ram // 2, minimum=1))
     _closed(f)
+    if found.model_kib > found.ram_kib:
+        raise TargetError(f"model_kib {found.model_kib} is more than ram_kib {ram}", where=where)
     return found
 
 
@@ -190,10 +157,10 @@ def parse(text: str, *, where: str) -> Target:
         raise TargetError(f"not TOML: {error}", where=where) from error
     f = Fields(document, where, TargetError)
     schema = f.text("schema")
-    if schema != SCHEMA:
+    if schema not in SCHEMAS:
         raise TargetError(f"schema {schema!r} is not {SCHEMA!r}", where=f"{where}.schema", fix="update Strop")
-    integers = f.object("integers")
-    for name in integers:
+    described = f.object("integers")
+    for name in described:
         if name not in FORMATS:
             fix = f"use {' or '.join(FORMATS)}"
             raise TargetError(f"unknown format {name!r}", where=f"{where}.integers", fix=fix)
@@ -206,11 +173,18 @@ def parse(text: str, *, where: str) -> Target:
         runs_agent=f.flag("runs_agent"),
         memory=_memory(f.object("memory"), f"{where}.memory"),
         runtimes=tuple(_runtime(r, f"{where}.runtimes[{i}]") for i, r in enumerate(f.items("runtimes"))),
-        integers={name: _integers(name, integers[name], f"{where}.integers.{name}") for name in integers},
+        integers={n: integers.parse(n, described[n], f"{where}.integers.{n}") for n in described},
+        accelerator=_accelerator(f, where, schema),
     )
     _closed(f)
     _check_formats(found, where)
     return found
+
+
+def _accelerator(fields: Fields, where: str, schema: str) -> Accelerator | None:
+    """An ``[accelerator]`` in a file of schema 1 stays unread, so that it is refused as an unknown key."""
+    document = None if schema == SCHEMAS[0] else fields.object("accelerator", None)
+    return None if document is None else accelerators.parse(document, f"{where}.accelerator")
 
 
 def _check_formats(target: Target, where: str) -> None:

@@ -1,51 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say what is in a model file without running it: operators with versions, inputs, outputs, the plan's digest."""
+"""Say what is in a model file without running it: operators with versions, tensors, scales, weights, the plan's digest.
 
-import json
-from collections import Counter
-from dataclasses import dataclass
+Both formats are read by readers of our own, so that a damaged or hostile file costs one line and little memory.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge_contract.errors import MissingDependencyError, ModelError, UnsupportedOperatorError
+from numpy.typing import NDArray
+
+from edge_contract.errors import BudgetError, ModelError, UnsupportedOperatorError
 from edge_contract.targets import Target
-from export.onnx_writer import PLAN_KEY
+from export import flatbuffer, inspection_onnx, inspection_tflite, memory, memory_onnx, onnx_reader
+from export.model_facts import ModelFacts
 
-__all__ = ["ModelFacts", "check_operators", "describe"]
+__all__ = ["ModelFacts", "check", "check_memory", "check_operators", "constants", "describe", "places"]
 
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What a model file says of itself.
-
-    Attributes:
-        format: ``onnx`` or ``tflite``.
-        size: Bytes.
-        plan_digest: Digest of the plan that it was written from; empty if not by us.
-        operators: (name, version, count); for ONNX the version is that of the operator set.
-        inputs, outputs: Name → (type, shape); a free dimension is 0.
-    """
-
-    format: str
-    size: int
-    plan_digest: str
-    operators: tuple[tuple[str, int, int], ...]
-    inputs: dict[str, tuple[str, tuple[int, ...]]]
-    outputs: dict[str, tuple[str, tuple[int, ...]]]
-
-    def to_json(self) -> dict[str, Any]:
-        def tensors(found: dict[str, tuple[str, tuple[int, ...]]]) -> list[dict[str, Any]]:
-            return [{"name": name, "dtype": dtype, "shape": list(shape)} for name, (dtype, shape) in found.items()]
-
-        operators = [{"name": name, "version": version, "count": count} for name, version, count in self.operators]
-        return {
-            "format": self.format,
-            "size": self.size,
-            "plan": self.plan_digest,
-            "operators": operators,
-            "inputs": tensors(self.inputs),
-            "outputs": tensors(self.outputs),
-        }
+_MARK = b"TFL3"  # at byte 4 of a TFLite file
 
 
 def describe(path: Path) -> ModelFacts:
@@ -53,78 +25,71 @@ def describe(path: Path) -> ModelFacts:
 
     Raises:
         ModelError: It cannot be read, or is neither.
-        MissingDependencyError: The package that reads it is not installed.
     """
+    if _is_tflite(path):
+        return inspection_tflite.facts(flatbuffer.read_file(path))
+    return inspection_onnx.facts(onnx_reader.read_file(path))
+
+
+def constants(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield (name, numbers) of every constant of a model file; raises as ``describe`` does."""
+    if _is_tflite(path):
+        return inspection_tflite.constants(flatbuffer.read_file(path))
+    return inspection_onnx.constants(onnx_reader.read_file(path))
+
+
+def places(path: Path) -> dict[str, str]:
+    """Return tensor → an operator with its number, such as ``CONV_2D 3``: a constant's reader, else what writes it.
+
+    Names inside a file are short or arbitrary; this is how people find a tensor. Raises as ``describe`` does.
+    """
+    if _is_tflite(path):
+        return inspection_tflite.places(flatbuffer.read_file(path))
+    return inspection_onnx.places(onnx_reader.read_file(path))
+
+
+def _is_tflite(path: Path) -> bool:
     try:
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            return file.read(8)[4:] == _MARK
     except OSError as error:
-        raise ModelError(f"cannot be read ({error.strerror})", where=str(path)) from error
+        fix = "give an .onnx or .tflite file"
+        raise ModelError(f"cannot be read ({error.strerror})", where=str(path), fix=fix) from error
+
+
+def check(path: Path, target: Target, *, where: str) -> None:
+    """Refuse a model file that does not fit a target.
+
+    Raises:
+        ModelError: It cannot be read.
+        UnsupportedOperatorError: The target lacks an operator, or a version of one.
+        BudgetError: It needs more memory than the target has for a model.
+    """
+    check_operators(describe(path), target, where=where)
+    check_memory(path, target, where=where)
+
+
+def check_memory(path: Path, target: Target, *, where: str) -> None:
+    """Refuse a model file that needs more memory than a target has for one; raises as ``check`` does.
+
+    What a TFLite file needs is predicted (``export.memory``). An ONNX file needs its constants at the least; what else
+    ONNX Runtime takes cannot be told from the file.
+    """
+    needed = (
+        memory.predict(flatbuffer.read_file(path)).total_bytes if _is_tflite(path) else describe(path).weights_bytes
+    )
+    allowed = target.memory.model_kib * 1024
+    if needed > allowed:
+        what = f"needs {-(-needed // 1024)} KiB, target '{target.name}' has {allowed // 1024} KiB for a model"
+        raise BudgetError(what, where=where, fix="prune or shrink the model, or choose a larger target")
+
+
+def _onnx_bytes(path: Path) -> int:
+    weights = describe(path).weights_bytes  # refuses what is no ONNX file before onnx itself parses it
     try:
-        return _tflite(data) if data[4:8] == b"TFL3" else _onnx(data)
-    except ImportError as error:
-        fix = 'pip install "strop[workstation]"'
-        raise MissingDependencyError(f"the package '{error.name}' is not installed", fix=fix) from error
-    except Exception as error:  # a damaged file fails anywhere inside protobuf or flatbuffers
-        what = f"not a model file: {type(error).__name__}"
-        raise ModelError(what, where=str(path), fix="give an .onnx or .tflite file") from error
-
-
-def _onnx(data: bytes) -> ModelFacts:
-    import onnx
-
-    model = onnx.load_model_from_string(data)
-    if not model.graph.node:
-        raise ValueError("no operator")
-    opset = {entry.domain: entry.version for entry in model.opset_import}
-    counts = Counter((node.op_type, opset.get(node.domain, 0)) for node in model.graph.node)
-    digest = next((entry.value for entry in model.metadata_props if entry.key == PLAN_KEY), "")
-
-    def tensors(infos: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
-        found = {}
-        for info in infos:
-            kind = info.type.tensor_type
-            name = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
-            found[info.name] = (name, tuple(dim.dim_value for dim in kind.shape.dim))
-        return found
-
-    operators = tuple((name, version, count) for (name, version), count in sorted(counts.items()))
-    return ModelFacts("onnx", len(data), digest, operators, tensors(model.graph.input), tensors(model.graph.output))
-
-
-def _tflite(data: bytes) -> ModelFacts:
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
-    graph = model.subgraphs[0]
-    codes = [(_spelling(schema.BuiltinOperator, c.builtinCode), int(c.version)) for c in model.operatorCodes]
-    counts = Counter(codes[operator.opcodeIndex] for operator in graph.operators)
-
-    def tensors(indices: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
-        chosen = [graph.tensors[index] for index in indices]
-        return {
-            _text(t.name): (_spelling(schema.TensorType, t.type).lower(), tuple(int(n) for n in t.shape))
-            for t in chosen
-        }
-
-    operators = tuple((name, version, count) for (name, version), count in sorted(counts.items()))
-    digest = _plan_digest(model)
-    return ModelFacts("tflite", len(data), digest, operators, tensors(graph.inputs), tensors(graph.outputs))
-
-
-def _plan_digest(model: Any) -> str:
-    for entry in model.metadata or []:
-        if _text(entry.name) == PLAN_KEY:
-            document = json.loads(bytes(model.buffers[entry.buffer].data))
-            return str(document.get("digest", ""))
-    return ""
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _spelling(enumeration: Any, number: int) -> str:
-    return next((name for name, value in vars(enumeration).items() if value == number), str(number))
+        return memory_onnx.predict(path.read_bytes(), str(path)).total_bytes
+    except ModelError:
+        return weights
 
 
 def check_operators(facts: ModelFacts, target: Target, *, where: str) -> None:

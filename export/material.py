@@ -2,24 +2,32 @@
 """What a compressed model's folder gives to the exporter: the model, and validation samples by its recipe."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from compress import recipe as recipes
 from compress.compressed import CompressedModel, load
 from compress.quantize.plan import QuantizationPlan
+from compress.quantize.step import folded
 from compress.sources import load_data
 from edge_agent.runner.preprocess import apply_batch
 from edge_contract import targets
-from edge_contract.errors import DataError, ModelError, UnsupportedOperatorError
+from edge_contract.errors import DataError, ModelError, UsageError
 from edge_contract.manifest import Artefact
+from export import artefacts, float_onnx_writer, float_tflite_writer, parity
 from export import bundle as bundles
-from export import inspection, onnx_writer, parity, tflite_writer
+from export.artefacts import Request
 from export.bundle import Built, Samples
 from export.parity import ParityReport
-from export.runtimes import available, parse_pythons
+from export.runtimes import parse_pythons
 
-__all__ = ["bundle", "compare", "open_folder", "plan_of", "write"]
+PRECISIONS = ("int8", "float32")
+
+__all__ = ["PRECISIONS", "bundle", "compare", "open_folder", "plan_of", "write"]
 
 
 def open_folder(folder: Path) -> tuple[CompressedModel, Samples]:
@@ -37,34 +45,41 @@ def open_folder(folder: Path) -> tuple[CompressedModel, Samples]:
     return compressed, Samples(data.validation.x, data.validation.y)
 
 
-def write(folder: Path, out: Path, format_name: str, target_name: str) -> Artefact:
-    """Write the plan in a folder as one ``onnx`` or ``tflite`` file for a target; no file is left when it is refused.
+def write(folder: Path, out: Path, format_name: str, target_name: str, *, precision: str = "int8") -> Artefact:
+    """Write the model in a folder as one ``onnx`` or ``tflite`` file for a target; no file is left when it is refused.
 
     Raises:
         TargetError: No such target.
         UnsupportedOperatorError: The target does not read the format, or lacks an operator.
+        UsageError: Another precision than ``int8`` and ``float32``.
         DataError: The file cannot be written.
     """
-    target = targets.load(target_name)
-    if format_name not in target.integers:
-        known = ", ".join(target.integers)
-        raise UnsupportedOperatorError(
-            f"target '{target.name}' reads {known}", where=str(out), fix="export that format"
-        )
-    plan = plan_of(load(folder), str(folder))
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision '{precision}'", fix=f"use {' or '.join(PRECISIONS)}")
+    request = Request(targets.load(target_name), format_name)
+    request.refuse_unread(str(out))
     draft = out.with_name(f".{out.name}.draft")
+    compressed = load(folder)
+    plan = plan_of(compressed, str(folder)) if precision == "int8" else None
     try:
-        if format_name == "onnx":
-            made = onnx_writer.write(plan, draft, target=target.name, activation=target.integers["onnx"].activation)
+        if plan is not None:
+            made = artefacts.write_one(plan, draft, request, where=str(out))
         else:
-            made = tflite_writer.write(plan, draft, target=target.name)
-        inspection.check_operators(inspection.describe(draft), target, where=str(out))
+            made = _write_float(folder, draft, request)
         draft.replace(out)
     except OSError as error:
         raise DataError(f"cannot be written ({error.strerror})", where=str(out), fix="make its folder") from error
     finally:
         draft.unlink(missing_ok=True)
     return replace(made, path=out.name)
+
+
+def _write_float(folder: Path, draft: Path, request: Request) -> Artefact:
+    compressed, samples = open_folder(folder)
+    example = np.moveaxis(apply_batch(compressed.preprocess, samples.raw[:1]), -1, 1)
+    graph = folded(compressed.model, torch.from_numpy(np.ascontiguousarray(example, np.float32)))
+    write_float = float_onnx_writer.write if request.format == "onnx" else float_tflite_writer.write
+    return write_float(graph, draft, target=request.target.name)
 
 
 def plan_of(compressed: CompressedModel, where: str) -> QuantizationPlan:
@@ -78,8 +93,8 @@ def plan_of(compressed: CompressedModel, where: str) -> QuantizationPlan:
     return compressed.plan
 
 
-def compare(folder: Path, limit: int, pythons: list[str]) -> ParityReport:
-    """Write both files of a compressed model to a temporary folder and compare every runtime that is at hand.
+def compare(folder: Path, limit: int, pythons: list[str], targets_named: Sequence[str] = ()) -> ParityReport:
+    """Write the files of a compressed model to a temporary folder and compare every runtime that is at hand.
 
     Raises:
         ModelError: No plan.
@@ -90,10 +105,10 @@ def compare(folder: Path, limit: int, pythons: list[str]) -> ParityReport:
     plan = plan_of(compressed, str(folder))
     inputs = apply_batch(compressed.preprocess, samples.raw[:limit])
     with tempfile.TemporaryDirectory() as name:
-        written = bundles.write_artefacts(plan, Path(name), compressed.report.target)
-        runtimes = [runtime for artefact in written for runtime in available(artefact.format, chosen)]
-        executions = parity.execute([(Path(name) / a.path, a) for a in written], runtimes, inputs, chosen)
-        return parity.check(plan, executions, inputs)
+        asked = artefacts.requests(targets_named, compressed.report.target)
+        written = artefacts.claimed(artefacts.write_all(plan, Path(name), asked), asked, chosen)
+        executions = artefacts.told_apart(artefacts.execute(Path(name), written, inputs, chosen, old_of=asked))
+        return parity.check(plan, executions, inputs, pythons=chosen)
 
 
 def bundle(
@@ -104,10 +119,18 @@ def bundle(
     parent: str = "",
     pythons: list[str] | None = None,
     overwrite: bool = False,
+    targets_named: Sequence[str] = (),
 ) -> Built:
     """Build a bundle of the compressed model in a folder, with its recipe's validation split; see ``bundle.build``."""
     chosen = parse_pythons(pythons or [])
     compressed, samples = open_folder(folder)
     return bundles.build(
-        compressed, out, version=version, samples=samples, parent=parent, pythons=chosen, overwrite=overwrite
+        compressed,
+        out,
+        version=version,
+        samples=samples,
+        parent=parent,
+        pythons=chosen,
+        overwrite=overwrite,
+        targets=targets_named,
     )

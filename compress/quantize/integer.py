@@ -18,7 +18,7 @@ from compress.quantize.graph import as_maps, pad_asymmetric
 from compress.quantize.plan import Activation, Operation, QuantizationPlan
 from edge_contract.errors import DataError, ModelError
 
-__all__ = ["dequantize", "evaluate", "predict", "run"]
+__all__ = ["apply", "dequantize", "evaluate", "predict", "run"]
 
 _BATCH = 64
 
@@ -107,11 +107,16 @@ _COMPUTE: Mapping[str, Callable[..., Tensor]] = {
 }
 
 
+def apply(plan: QuantizationPlan, op: Operation, *codes: Tensor) -> Tensor:
+    """Return the int32 codes of one operation's output for the codes [N, ...] of its inputs."""
+    return _COMPUTE[op.kind](plan, op, *codes)
+
+
 def evaluate(plan: QuantizationPlan, codes: Tensor) -> dict[str, Tensor]:
     """Return the int32 codes of every activation for input codes [N, C, H, W]."""
     values = {plan.input: codes}
     for op in plan.operations:
-        values[op.output] = _COMPUTE[op.kind](plan, op, *(values[name] for name in op.inputs))
+        values[op.output] = apply(plan, op, *(values[name] for name in op.inputs))
     return values
 
 

@@ -120,9 +120,9 @@ class SquaredErrorObserver(_Histogram):
 
     Example:
         >>> observer = SquaredErrorObserver()
-        >>> observer.observe(torch.cat([torch.linspace(0, 1, 20000), torch.tensor([5.0])]))
+        >>> observer.observe(torch.cat([torch.linspace(0, 1, 1000000), torch.tensor([5.0])]))
         >>> [round(end, 1) for end in observer.range()]
-        [0.0, 1.2]
+        [0.0, 2.2]
 
     Reference:
         Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3.1 (MSE).

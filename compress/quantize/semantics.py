@@ -181,7 +181,7 @@ def tie_free_shift(input_scale: float, wanted: float) -> tuple[float, float]:
     Example:
         >>> scale, unit = tie_free_shift(0.05, 6 / 255)
         >>> round(scale * 255, 3), round(0.05 / unit)
-        (6.0, 187)
+        (5.997, 253)
     """
     best = (float("inf"), 1, 1)
     for q in range(1, _LARGEST_DENOMINATOR + 1):

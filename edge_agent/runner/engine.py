@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from edge_agent.counters import CounterFile
 from edge_agent.runner import golden
+from edge_agent.runner.answers import Answer, Inference
 from edge_agent.runner.commands import Command, Load, Pause, Resume, Stop, Unload, UseSource
 from edge_agent.runner.model import Model
 from edge_agent.runner.observe import Observer
@@ -24,16 +27,18 @@ from edge_contract.profile import ReferenceProfile
 __all__ = ["Engine", "Settings"]
 
 _SHADOW_EVERY_S: Final = 0.5
+_NO_LOGITS: Final = np.zeros(1)
 Emit = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a runner process was started: runtime, counter file, threads for one inference."""
+    """How a runner process was started: runtime, counter file, threads for one inference, the board's target."""
 
     runtime: str
     counters: Path
     threads: int = 1
+    target: str = ""
 
 
 @dataclass
@@ -125,8 +130,8 @@ class Engine:
 
     def _answer(self, active: _Active, ref: str, raw: Any) -> None:
         try:
-            answer = active.model.infer(raw)
-            active.observer.observe(answer.logits, answer.embedding, raw, answer.latency_us)
+            answer = active.model.predict(raw)
+            _observe(active.observer, answer, raw)
         except Exception as error:  # one bad input, or one bad answer, must not end the stream
             active.observer.error()
             self._emit({"event": "error", "bundle": active.model.bundle, "ref": ref, "reason": _words(error)})
@@ -166,7 +171,7 @@ class Engine:
             return
         profile = _profile(model)
         self.flush()  # the old model's answers, before its counters give way
-        file = CounterFile.create(self._settings.counters, len(model.labels), model.bundle)
+        file = CounterFile.create(self._settings.counters, len(profile.labels), model.bundle)
         if self._active is not None:
             self._active.file.close()
         self._active = _Active(model, Observer(profile), file)
@@ -192,15 +197,25 @@ class Engine:
 
 
 def _open(command: Load, settings: Settings) -> Model:
-    model = Model.open(command.folder, runtime=settings.runtime, threads=settings.threads)
+    model = Model.open(command.folder, runtime=settings.runtime, threads=settings.threads, target=settings.target)
     if command.expected not in ("", model.bundle):
         what = f"the folder holds bundle {model.bundle[:12]}…, not the one that it is named by"
         raise BundleError(what, where=str(command.folder))
     return model
 
 
+def _observe(observer: Observer, answer: Answer, raw: Any) -> None:
+    """Count an answer. Without logits only inferences, times and input statistics mean something."""
+    if isinstance(answer, Inference):
+        observer.observe(answer.logits, answer.embedding, raw, answer.latency_us)
+    else:
+        observer.observe(_NO_LOGITS, None, raw, answer.latency_us)
+
+
 def _profile(model: Model) -> ReferenceProfile:
     """Return the model's reference profile, or a blank one; it must fit what the model gives."""
+    if not model.has_logits:
+        return ReferenceProfile.blank(("any",))  # one class for all answers: its channels stand still
     profile = model.contents.profile(model.artefact.path) if model.contents is not None else None
     if profile is None:
         return ReferenceProfile.blank(model.labels)

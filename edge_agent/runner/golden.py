@@ -7,10 +7,13 @@ the outputs by a step), so without an entry the answers may differ from the plan
 
 ``golden.json``::
 
-    {"inputs": "golden/inputs.npy",        raw inputs uint8 [n, H, W] or [n, H, W, C]
+    {"inputs": "golden/inputs.npy",        raw inputs [n, …], images uint8 [n, H, W] or [n, H, W, C]
      "reference": "golden/logits.npy",     the plan's signed codes int16 [n, K]; float32 for a float model
-     "max_steps": 2,                       or "tolerance": 0.01 for a float model, relative to the largest logit
+     "max_steps": 2,                       or "tolerance": 0.01 for a float model, relative to the largest value
      "entries": [{"artefact": sha256, "runtime": …, "version": …, "delegate": …, "sha256": of the int8 logits}]}
+
+Of a classifier the logits are compared; of every other model all outputs, flat and one after the other in the order of
+the manifest: the codes where all of them are 8-bit integers, else real numbers.
 """
 
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from numpy.typing import NDArray
 
 from edge_agent.runner.contents import Contents
 from edge_agent.runner.model import Model
-from edge_agent.runner.tensors import signed
+from edge_agent.runner.tensors import dequantize, signed
 from edge_contract import canonical
 from edge_contract.errors import BundleError, ContractError
 from edge_contract.fields import Fields
@@ -52,7 +55,7 @@ def record(model: Model, raw: Array) -> dict[str, str]:
 
     Args:
         model: In the runtime, version and delegate that the entry is for.
-        raw: The golden inputs [n, H, W] or [n, H, W, C].
+        raw: The golden inputs [n, …].
     """
     entry = {"artefact": model.description.sha256, **_place(model)}
     return {**entry, "sha256": _digest(_answers(model, raw))}
@@ -77,8 +80,10 @@ def _compare(model: Model, contents: Contents) -> GoldenResult:
     where = str(contents.folder / contents.manifest.golden)
     fields = Fields(canonical.loads(contents.read(contents.manifest.golden), where=where), where)
     raw, reference = contents.array(fields.text("inputs")), contents.array(fields.text("reference"))
-    if reference.shape != (len(raw), len(model.labels)) or not len(raw):
-        what = f"{len(raw)} inputs, reference of shape {list(reference.shape)}, {len(model.labels)} classes"
+    width = len(model.labels) if model.has_logits else sum(model.dimensions.values())
+    if reference.shape != (len(raw), width) or not len(raw):
+        named = "classes" if model.has_logits else "values"
+        what = f"{len(raw)} inputs, reference of shape {list(reference.shape)}, {width} {named}"
         raise BundleError(what, where=where, fix="build the bundle again")
     answers = _answers(model, raw)
     if answers.dtype.kind == "f":
@@ -93,8 +98,17 @@ def _compare(model: Model, contents: Contents) -> GoldenResult:
 
 
 def _answers(model: Model, raw: Array) -> Array:
-    """Return the signed codes, or the floats, of the logits [n, K]: through ``infer``, as real inputs go."""
-    return np.stack([signed(model.infer(one).codes["logits"]) for one in raw])
+    """Return what is compared of the golden inputs, [n, K]: through ``predict``, as real inputs go."""
+    return np.stack([_answer(model, one) for one in raw])
+
+
+def _answer(model: Model, raw: Array) -> Array:
+    codes = model.predict(raw).codes
+    if model.has_logits:
+        return signed(codes["logits"])
+    if all(code.dtype.itemsize == 1 for code in codes.values()):
+        return np.concatenate([signed(code) for code in codes.values()])
+    return np.concatenate([dequantize(model.keys[key], code) for key, code in codes.items()])
 
 
 def _digest(answers: Array) -> str:
@@ -129,4 +143,4 @@ def _check_steps(steps: int, most: int) -> GoldenResult:
 def _check_floats(answers: Array, reference: Array, tolerance: float) -> GoldenResult:
     peak = float(np.abs(reference).max())
     off = float(np.abs(answers - reference).max()) / (peak or 1.0)
-    return GoldenResult(off <= tolerance, "tolerance", f"off by {off:.2g} of the largest logit, {tolerance:g} allowed")
+    return GoldenResult(off <= tolerance, "tolerance", f"off by {off:.2g} of the largest value, {tolerance:g} allowed")

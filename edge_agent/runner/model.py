@@ -6,49 +6,35 @@
     model = edge_agent.Model.open(Path("bundle"), runtime="litert")
     answer = model.infer(image)          # uint8 [H, W] or [H, W, C]
     print(model.labels[answer.cls], answer.confidence)
+
+``infer`` is for classifiers; ``predict`` answers by the model's task: a class, boxes, or every output as real numbers.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.runner.answers import Answer, Detections, Inference, Values
+from edge_agent.runner.boxes import anchors_of, detect, to_raw
 from edge_agent.runner.contents import Contents
 from edge_agent.runner.postprocess import decide
 from edge_agent.runner.preprocess import apply_batch
 from edge_agent.runner.runtimes import Session, open_session
 from edge_agent.runner.tensors import Encoder, dequantize, encode
 from edge_contract import canonical
-from edge_contract.errors import BundleError, RuntimeAdapterError
-from edge_contract.manifest import Artefact, TensorSpec
-from edge_contract.preprocess import Preprocess
+from edge_contract import postprocess as postprocesses
+from edge_contract.artefact import Artefact, TensorSpec
+from edge_contract.errors import BundleError, RuntimeAdapterError, UsageError
+from edge_contract.postprocess import Postprocess
+from edge_contract.preprocess import Preprocess, Preprocessing
 
-__all__ = ["Description", "Inference", "Model"]
+__all__ = ["Answer", "Description", "Detections", "Inference", "Model", "Values"]
 
 Array = NDArray[Any]
-
-
-class Inference(NamedTuple):
-    """One answer. A named tuple: it is made in a third of a frozen dataclass's time, on every inference.
-
-    Attributes:
-        cls: Index of the class, into ``Model.labels``.
-        confidence: See ``postprocess.decide``.
-        logits: Real values [K], float32.
-        embedding: Real values [D], float32; None where the artefact shows none.
-        codes: role → the artefact's own integers (or floats) [K], [D].
-        latency_us: From the raw input to the answer.
-    """
-
-    cls: int
-    confidence: float
-    logits: Array
-    embedding: Array | None
-    codes: dict[str, Array]
-    latency_us: float
 
 
 @dataclass(frozen=True)
@@ -60,15 +46,17 @@ class Description:
         preprocess, postprocess, labels: As in the manifest.
         sha256: Of the file.
         bundle, version: Of the bundle; empty when there is none yet.
+        task: As in the manifest.
     """
 
     artefact: Artefact
-    preprocess: Preprocess
-    postprocess: str
+    preprocess: Preprocessing
+    postprocess: str | Postprocess
     labels: tuple[str, ...]
     sha256: str = ""
     bundle: str = ""
     version: str = ""
+    task: str = "classification"
 
 
 class Model:
@@ -80,24 +68,26 @@ class Model:
         contents: Its bundle folder, if it lies in one.
 
     Raises:
-        BundleError: As many labels as logits there must be.
+        BundleError: A classifier needs as many labels as logits, a detector boxes, scores and anchors that fit.
     """
 
     def __init__(self, session: Session, description: Description, contents: Contents | None = None) -> None:
         self.session, self.description, self.contents = session, description, contents
         self.artefact, self.labels = description.artefact, description.labels
         self.bundle, self.version = description.bundle, description.version
+        self.task, self.keys = description.task, self.artefact.keyed()
         self._encode = Encoder(description.preprocess, self.artefact.input)
-        self._postprocess, self._run = description.postprocess, session.run
-        self._logits = _logits_of(self.artefact, len(self.labels))
-        self._embedding = self.artefact.output("embedding")
-        specs = [self._logits, *([] if self._embedding is None else [self._embedding])]
-        self._roles = [(spec.role, spec.name) for spec in specs]
-        self._is_float = any(spec.dtype == "float32" for spec in specs)
+        self._post, self._run = postprocesses.of(description.postprocess), session.run
+        self._roles = [(key, spec.name) for key, spec in self.keys.items()]
+        self._is_float = any(spec.dtype == "float32" for spec in self.keys.values())
+        if self.task == "classification":
+            self._logits = _logits_of(self.artefact, len(self.labels))
+        self._embedding = self.keys.get("embedding")
+        self._anchors = _anchors_for(self._post, self.artefact) if self.task == "detection" else None
 
     @classmethod
-    def open(cls, folder: Path, *, runtime: str, threads: int = 1) -> "Model":
-        """Open a bundle folder's artefact for a runtime.
+    def open(cls, folder: Path, *, runtime: str, threads: int = 1, target: str = "") -> "Model":
+        """Open a bundle folder's artefact for a runtime, the target's own where there is one.
 
         Raises:
             BundleError: The folder is no bundle, or its artefact is missing or changed.
@@ -107,7 +97,7 @@ class Model:
         """
         contents = Contents.open(Path(folder))
         manifest = contents.manifest
-        artefact = manifest.artefact_for(runtime)
+        artefact = manifest.artefact_for(runtime, target)
         description = Description(
             artefact,
             manifest.preprocess,
@@ -116,6 +106,7 @@ class Model:
             manifest.file(artefact.path).sha256,
             contents.bundle,
             manifest.version,
+            manifest.task,
         )
         return cls(open_session(contents.path(artefact.path), artefact, runtime, threads), description, contents)
 
@@ -127,20 +118,46 @@ class Model:
 
     @property
     def dimensions(self) -> dict[str, int]:
-        """The number of values per role, such as {"logits": 10, "embedding": 48}."""
-        specs = [self._logits, *([] if self._embedding is None else [self._embedding])]
-        return {spec.role: int(np.prod(spec.shape[1:])) for spec in specs}
+        """The number of values per key, such as {"logits": 10, "embedding": 48}."""
+        return {key: int(np.prod(spec.shape[1:])) for key, spec in self.keys.items()}
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether it is a classifier: whether ``infer`` answers, and drift of classes can be seen."""
+        return self.task == "classification"
+
+    def predict(self, raw: Array, /) -> Answer:
+        """Answer one raw input by the model's task; raises as ``infer`` does.
+
+        Returns:
+            ``Inference`` of a classifier, ``Detections`` of a detector, ``Values`` of everything else.
+        """
+        if self.has_logits:
+            return self.infer(raw)
+        start = perf_counter_ns()
+        found = self._run(self._encode(raw))
+        codes = {key: found[name] for key, name in self._roles}
+        if self._is_float:
+            self._refuse_nan(codes)
+        values = {key: dequantize(self.keys[key], code)[0] for key, code in codes.items()}
+        flat = {key: code.reshape(-1) for key, code in codes.items()}
+        if self.task == "detection":
+            return self._detections(np.asarray(raw), values, flat, start)
+        return Values(values, flat, (perf_counter_ns() - start) / 1000)
 
     def infer(self, raw: Array, /) -> Inference:
         """Answer one raw input.
 
         Args:
-            raw: [H, W] or [H, W, C], uint8 or what the preprocessing takes.
+            raw: An image [H, W] or [H, W, C], or what the preprocessing takes.
 
         Raises:
             DataError: The input cannot become one of this model.
             RuntimeAdapterError: The runtime failed, or gave NaN or an infinity.
+            UsageError: The model is no classifier.
         """
+        if not self.has_logits:
+            raise UsageError(f"a model for {self.task} gives no class", where=self.artefact.path, fix="use predict")
         start = perf_counter_ns()
         found = self._run(self._encode(raw))
         codes = {role: found[name].reshape(-1) for role, name in self._roles}
@@ -148,11 +165,12 @@ class Model:
             self._refuse_nan(codes)
         logits = dequantize(self._logits, codes["logits"])
         embedding = None if self._embedding is None else dequantize(self._embedding, codes["embedding"])
-        best, confidence = decide(self._postprocess, logits)
-        return Inference(best, confidence, logits, embedding, codes, (perf_counter_ns() - start) / 1000)
+        best, confidence = decide(self._post.scores, logits)
+        is_sure = confidence >= self._post.threshold
+        return Inference(best, confidence, logits, embedding, codes, (perf_counter_ns() - start) / 1000, is_sure)
 
     def infer_codes(self, inputs: Array) -> dict[str, Array]:
-        """Return role → the artefact's own outputs [N, ...] for float32 model inputs [N, h, w, c].
+        """Return key → the artefact's own outputs, flat [N, K], for float32 model inputs [N, h, w, c].
 
         Raises:
             DataError: The inputs do not have the artefact's shape.
@@ -163,13 +181,18 @@ class Model:
         return {role: self._stack([answer[name] for answer in answers], role) for role, name in self._roles}
 
     def infer_raw_codes(self, raw: Array) -> dict[str, Array]:
-        """Return what ``infer_codes`` does for raw inputs [N, H, W] or [N, H, W, C]."""
+        """Return what ``infer_codes`` does for raw inputs [N, …]."""
         return self.infer_codes(apply_batch(self.description.preprocess, raw))
 
+    def _detections(self, raw: Array, values: dict[str, Array], codes: dict[str, Array], start: int) -> Detections:
+        found = detect(self._post, values["boxes"], values["scores"], values.get("classes"), self._anchors)
+        if isinstance(self.description.preprocess, Preprocess):
+            found = to_raw(self.description.preprocess, found, *raw.shape[:2])
+        return Detections(*found, codes, (perf_counter_ns() - start) / 1000)
+
     def _stack(self, values: list[Array], role: str) -> Array:
-        spec = self._logits if role == "logits" else self.artefact.output(role)
-        if not values and spec is not None:
-            return np.zeros((0, self.dimensions[role]), spec.dtype)
+        if not values:
+            return np.zeros((0, self.dimensions[role]), self.keys[role].dtype)
         return np.stack([value.reshape(-1) for value in values])
 
     def _refuse_nan(self, codes: dict[str, Array]) -> None:
@@ -187,3 +210,30 @@ def _logits_of(artefact: Artefact, labels: int) -> TensorSpec:
     if count != labels:
         raise BundleError(f"{count} logits and {labels} labels", where=artefact.path, fix="build the bundle again")
     return spec
+
+
+def _anchors_for(post: Postprocess, artefact: Artefact) -> NDArray[np.float32] | None:
+    """Return the anchors of a detector for its input; its outputs must have as many rows, and columns for each box."""
+    boxes, scores = artefact.output("boxes"), artefact.output("scores")
+    if post.boxes is None or boxes is None or scores is None:
+        raise BundleError("a detector needs boxes, scores and their description", where=artefact.path)
+    wanted = 4 + 2 * post.boxes.keypoints
+    if len(boxes.shape) != 3 or boxes.shape[2] < wanted:
+        what = f"boxes of shape {list(boxes.shape)}, not [1, N, {wanted} or more]"
+        raise BundleError(what, where=artefact.path, fix="correct the order or the keypoints of postprocess.boxes")
+    if post.boxes.anchors is None:
+        return None
+    height, width = _input_size(artefact.input)
+    found = anchors_of(post.boxes.anchors, height, width)
+    if len(found) != boxes.shape[1]:
+        what = f"{len(found)} anchors for {boxes.shape[1]} boxes"
+        raise BundleError(what, where=artefact.path, fix="correct the layers of postprocess.boxes.anchors")
+    return found
+
+
+def _input_size(spec: TensorSpec) -> tuple[int, int]:
+    """Return (height, width) of an image input."""
+    if len(spec.shape) != 4:
+        raise BundleError(f"anchors for an input of shape {list(spec.shape)}", where=spec.name, fix="give an image")
+    height, width = spec.shape[2:] if spec.layout == "NCHW" else spec.shape[1:3]
+    return height, width

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn logits into a class and how sure the model is of it."""
+"""Turn logits into a class and how sure the model is of it. Boxes are decoded in ``edge_agent.runner.boxes``.
+
+Exponentials are taken in the type of the logits by ``softmax`` and ``decide``, whose last bit may depend on numpy and
+CPU; ``scores`` takes them in double and rounds once to float32.
+"""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["decide", "softmax"]
+__all__ = ["decide", "scores", "sigmoid", "softmax"]
 
 Array = NDArray[Any]
 
@@ -23,17 +27,44 @@ def softmax(logits: Array) -> Array:
     return share
 
 
+def sigmoid(logits: Array) -> Array:
+    """Return 1 / (1 + exp(-x)); the exponential is taken of -|x|, so that nothing overflows.
+
+    Example:
+        >>> sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist()
+        [0.0, 0.5, 1.0]
+    """
+    small = np.exp(-np.abs(logits))
+    share: Array = np.where(logits >= 0, 1.0, small) / (1.0 + small)
+    return share
+
+
+def scores(kind: str, logits: Array) -> NDArray[np.float32]:
+    """Return the scores [..., K] of logits [..., K]: ``softmax`` or ``sigmoid`` of them, or with ``none`` themselves.
+
+    Example:
+        >>> scores("sigmoid", np.array([0.0, 100.0])).tolist()
+        [0.5, 1.0]
+    """
+    real = np.asarray(logits, np.float64)
+    share: Array = softmax(real) if kind == "softmax" else sigmoid(real) if kind == "sigmoid" else real
+    return share.astype(np.float32)
+
+
 def decide(postprocess: str, logits: Array) -> tuple[int, float]:
     """Return (class, confidence) of finite logits [K].
 
-    The confidence is the largest softmax for ``softmax``, the largest value itself for ``none`` (the model already
-    gives probabilities), and 1 for ``argmax`` (the values mean nothing but their order). The first of equals wins.
+    The confidence is the largest softmax for ``softmax``, the sigmoid of the largest value for ``sigmoid``, that value
+    itself for ``none`` (the model already gives probabilities), and 1 for ``argmax`` (the values mean nothing but their
+    order). The first of equals wins.
 
     Example:
-        >>> decide("none", np.array([0.25, 0.75]))
-        (1, 0.75)
+        >>> decide("none", np.array([0.25, 0.75])), decide("sigmoid", np.array([-1.0, 0.0]))
+        ((1, 0.75), (1, 0.5))
     """
     best = int(logits.argmax())
     if postprocess == "softmax":
         return best, 1.0 / float(np.exp(logits - logits[best]).sum())
+    if postprocess == "sigmoid":
+        return best, float(sigmoid(logits[best]))
     return best, float(logits[best]) if postprocess == "none" else 1.0

@@ -50,7 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--inputs", type=Path, required=True, help=".npy: float32 model inputs [N,h,w,c], or raw uint8 (bundles only)"
     )
-    parser.add_argument("--outputs", type=Path, required=True, help=".npz to write: codes [N,…] per role")
+    parser.add_argument(
+        "--outputs",
+        type=Path,
+        required=True,
+        help=".npz to write: codes [N,…] per role (or name, where outputs share one)",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--debug", action="store_true", help="show a traceback")
     return parser
@@ -77,10 +82,8 @@ def _open(options: argparse.Namespace) -> Model:
         artefact = Artefact.from_json(canonical.loads(path.read_bytes(), where=str(path)), str(path))
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    logits = artefact.output("logits")
-    count = 0 if logits is None else int(np.prod(logits.shape[1:]))
-    # Without a bundle there is no preprocessing and no label: inputs are the model's own.
-    description = Description(artefact, Preprocess(), "none", tuple(str(i) for i in range(count)))
+    # Without a bundle there is no preprocessing, no label and no task: inputs are the model's own, outputs as they are.
+    description = Description(artefact, Preprocess(), "none", (), task="other")
     return Model.load(path.parent / artefact.path, description, runtime=options.runtime, threads=options.threads)
 
 

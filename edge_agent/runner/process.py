@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runtime_version(options.runtime)  # a missing runtime is said before anything is promised
         threading.Thread(target=_read, args=(inbox, events.descriptor), daemon=True).start()
-        serve(Settings(options.runtime, options.counters, options.threads), inbox, events)
+        serve(Settings(options.runtime, options.counters, options.threads, options.target), inbox, events)
     except BrokenPipeError:
         print("runner: nobody reads the events", file=sys.stderr)
         return 1
@@ -159,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runtime", required=True, choices=RUNTIMES)
     parser.add_argument("--counters", type=Path, required=True, help="memory-mapped counter file to write")
     parser.add_argument("--threads", type=int, default=1, help="threads for one inference (default 1)")
+    parser.add_argument("--target", default="", help="prefer a bundle's artefact for this target, such as rpi4")
     parser.add_argument("--debug", action="store_true", help="show a traceback")
     return parser
 

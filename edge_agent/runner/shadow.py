@@ -5,7 +5,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from edge_agent.runner.model import Inference, Model
+from edge_agent.runner.answers import Answer, agree
+from edge_agent.runner.model import Model
 
 __all__ = ["Shadow"]
 
@@ -24,15 +25,15 @@ class Shadow:
         self._compared = self._agreed = self._errors = 0
         self._active_us = self._shadow_us = 0.0
 
-    def compare(self, raw: Array, active: Inference) -> None:
+    def compare(self, raw: Array, active: Answer) -> None:
         """Let the shadow answer an input that the active model answered. A failing shadow is counted, never raised."""
         try:
-            shadow = self.model.infer(raw)
+            shadow = self.model.predict(raw)
         except Exception:  # whatever it is: the answers of the active model must not suffer from it
             self._errors += 1
             return
         self._compared += 1
-        self._agreed += shadow.cls == active.cls
+        self._agreed += agree(active, shadow)
         self._active_us += active.latency_us
         self._shadow_us += shadow.latency_us
 

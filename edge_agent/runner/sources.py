@@ -55,7 +55,7 @@ class ReplaySpec:
     """A replay's settings.
 
     Attributes:
-        path: An .npy file of raw images [N, H, W] or [N, H, W, C].
+        path: An .npy file of raw inputs: images [N, H, W] or [N, H, W, C], clips [N, T], windows [N, length, C].
         rate_hz: Inputs a second; 0 as fast as the model answers.
         loop: Begin again after the last image.
         shuffle_seed: Another order in each round, from this seed; None keeps the file's.
@@ -132,10 +132,11 @@ def _open_images(path: Path) -> Array:
         raise DataError(reason, where=str(path), fix="give an .npy file of raw images") from error
     if (
         not isinstance(images, np.ndarray)
-        or images.ndim not in (3, 4)
+        or images.ndim not in (2, 3, 4)
+        or (images.ndim == 2 and images.dtype == np.uint8)  # clips are int16 or real; this is one image alone
         or not len(images)
         or images.dtype.kind not in "uif"
     ):
         found = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else "an archive"
-        raise DataError(f"no raw images but {found}", where=str(path), fix="give [N, H, W] or [N, H, W, C]")
+        raise DataError(f"no raw images but {found}", where=str(path), fix="give [N, H, W], [N, H, W, C] or [N, T]")
     return images

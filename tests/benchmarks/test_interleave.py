@@ -142,3 +142,28 @@ def test_a_bundle_without_a_runtime_says_which_there_are(tmp_path):
     for text in (str(tmp_path), f"{tmp_path}@tpu"):
         with pytest.raises(UsageError, match=r"unknown runtime '.*'; write .*@ and one of onnxruntime, litert, "):
             resolve(text)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_model_files_are_raced_as_they_are(suffix, tmp_path):
+    """A dense layer of 400 × 400 against one of 40 × 40: the larger one takes longer in either runtime."""
+    import torch
+    from torch import nn
+
+    from compress.quantize.step import folded
+    from export import float_onnx_writer, float_tflite_writer
+
+    write = (float_onnx_writer if suffix == ".onnx" else float_tflite_writer).write
+    for name, width in (("small", 40), ("large", 400)):
+        net = nn.Sequential(nn.Flatten(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)).eval()
+        write(folded(net, torch.rand(1, width, 1, 1)), tmp_path / f"{name}{suffix}")
+    done = run(str(tmp_path / f"small{suffix}"), str(tmp_path / f"large{suffix}"), "--pairs", "60", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ratio"]["median"] > 1.0
+
+
+def test_model_file_that_cannot_run_is_one_line(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"no model")
+    with pytest.raises(MeasurementError, match=r"net\.onnx: cannot be run: ") as caught:
+        resolve(str(tmp_path / "net.onnx"))
+    assert "\n" not in str(caught.value)

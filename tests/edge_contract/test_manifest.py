@@ -120,3 +120,82 @@ def test_a_field_of_any_wrong_kind_is_a_manifest_error(value):
             Manifest.from_json({**document(), key: value})
         except ManifestError as error:
             assert "manifest" in str(error)
+
+
+def test_an_artefact_of_the_device_s_own_target_comes_first(manifest):
+    own = replace(manifest.artefacts[1], path="own.tflite", target="rpi5")
+    grown = replace(manifest, artefacts=(*manifest.artefacts, own))
+    assert grown.artefact_for("litert", "rpi5").path == "own.tflite"
+    assert grown.artefact_for("litert", "rpi4").path == "model.tflite"
+    assert grown.artefact_for("litert", "rpi3").path == grown.artefact_for("litert").path == "model.tflite"
+    with pytest.raises(ManifestError, match="no artefact for runtime 'edgetpu'"):
+        grown.artefact_for("edgetpu", "rpi5")
+
+
+@pytest.mark.parametrize("name", ["detection", "audio", "series"])
+def test_other_tasks_and_inputs_keep_their_id(name):
+    data = (VALID / f"{name}.json").read_bytes()
+    assert Manifest.from_bytes(data).bundle_id == canonical.digest(data)
+
+
+def test_a_word_and_an_object_of_the_same_meaning_stay_apart():
+    """The id covers the bytes, so a description is written back as it was spelled."""
+    for spelled in ("softmax", {"scores": "softmax"}):
+        data = canonical.dumps({**document(), "postprocess": spelled})
+        assert Manifest.from_bytes(data).to_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("task", "role", "words"),
+    [
+        ("classification", "output", "outputs: no output has the role 'logits'"),
+        ("detection", "logits", "outputs: no output has the role 'boxes'"),
+    ],
+)
+def test_a_task_needs_its_roles(task, role, words):
+    changed = {**document(), "task": task}
+    for artefact in changed["artefacts"]:
+        artefact["outputs"][0]["role"] = role
+    with pytest.raises(ManifestError, match=words):
+        Manifest.from_json(changed)
+
+
+@pytest.mark.parametrize("task", ["regression", "other"])
+def test_other_tasks_take_any_outputs(task):
+    changed = {**document(), "task": task, "labels": [], "postprocess": "none"}
+    changed["artefacts"][1]["outputs"][0]["role"] = "output"
+    changed["artefacts"][1]["outputs"][1].update(role="output", dtype="int64", scale=0.0)
+    found = Manifest.from_json(changed)
+    assert list(found.artefacts[0].keyed()) == ["logits"]
+    assert list(found.artefacts[1].keyed()) == ["logits", "embedding"]  # their names: both have the role 'output'
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"role": "logits"}, "two outputs have the role 'logits'"),
+        ({"name": "logits"}, "outputs logits, logits; give each output once"),
+        ({"dtype": "float64"}, "unknown value 'float64'"),
+    ],
+)
+def test_outputs_that_cannot_be_told_apart_are_refused(change, words):
+    changed = document()
+    changed["artefacts"][1]["outputs"][1].update(change)
+    with pytest.raises(ManifestError, match=words):
+        Manifest.from_json(changed)
+
+
+def test_an_input_of_indices_is_refused():
+    changed = document()
+    changed["artefacts"][0]["input"]["dtype"] = "int64"
+    with pytest.raises(ManifestError, match=r"input\.dtype: an input of int64; use one of int8, uint8, float32, int16"):
+        Manifest.from_json(changed)
+
+
+def test_background_is_no_label():
+    changed = json.loads((VALID / "detection.json").read_bytes())
+    changed["postprocess"]["background"] = True
+    with pytest.raises(ManifestError, match=r"labels: 1 labels for 0 scores"):
+        Manifest.from_json(changed)
+    changed["artefacts"][0]["outputs"][1]["shape"] = [1, 896, 2]
+    assert Manifest.from_json(changed).labels == ("face",)

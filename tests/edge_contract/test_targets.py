@@ -100,3 +100,72 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
     with pytest.raises(TargetError, match=r"latin\.toml: cannot be read: "):
         targets.load(str(tmp_path / "latin.toml"))
+
+
+def coral_text():
+    return (resources.files("edge_contract") / "targets" / "coral-usb.toml").read_text("utf-8")
+
+
+def old(text):
+    """A file as schema 1 had it: no accelerator, no memory for one model."""
+    text = text.replace("strop.target/2", "strop.target/1")
+    text = re.sub(r"\[accelerator\][\s\S]*", "", text)
+    return re.sub(r"model_kib = .*\n", "", text)
+
+
+@every_target
+def test_a_file_of_schema_1_is_read_as_before(name):
+    text = (resources.files("edge_contract") / "targets" / f"{name}.toml").read_text("utf-8")
+    new, before = targets.load(name), targets.parse(old(text), where="old.toml")
+    assert before.integers == new.integers
+    assert before.runtimes == new.runtimes
+    assert before.accelerator is None
+    assert before.memory.model_kib == before.memory.ram_kib // 2
+
+
+@every_target
+def test_one_model_may_take_half_of_the_memory(name):
+    memory = targets.load(name).memory
+    assert memory.model_kib == memory.ram_kib // 2
+
+
+def test_an_accelerator_in_a_file_of_schema_1_is_an_unknown_key():
+    text = coral_text().replace("strop.target/2", "strop.target/1")
+    with pytest.raises(TargetError, match=r"board\.toml: unknown key 'accelerator'; remove it"):
+        targets.parse(text, where="board.toml")
+
+
+def test_a_corals_accelerator_is_the_edge_tpu_with_numbers_that_fit_each_other():
+    for name in ("coral-usb", "coral-devboard"):
+        target = targets.load(name)
+        accelerator = target.accelerator
+        assert (accelerator.name, accelerator.runtime) == ("edgetpu", 14)
+        assert accelerator.cache_kib == target.memory.parameter_cache_kib < accelerator.sram_kib
+        assert set(accelerator.operators.values()) <= {10, 13, 14}
+        assert set(accelerator.operators) <= set(target.integers["tflite"].operators)
+    assert all(targets.load(name).accelerator is None for name in ("rpi3", "rpi4", "rpi5", "zero2", "generic-x86"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('name = "edgetpu"\ncompiler', 'name = "npu"\ncompiler', r"board.toml.accelerator.name: unknown value 'npu'"),
+        ("sram_kib = 8192", "sram_kib = 4096", "accelerator: cache_kib 6144 is more than sram_kib 4096"),
+        ("runtime = 14  #", "speed = 3\nruntime = 14  #", "accelerator: unknown key 'speed'"),
+        ("TANH = 10", "TANH = 0", "accelerator.operators.TANH: 0 is below 1"),
+        ("model_kib = 524288", "model_kib = 1048577", "memory: model_kib 1048577 is more than ram_kib 1048576"),
+        ("model_kib = 524288", "model_kib = 0", "memory.model_kib: 0 is below 1"),
+    ],
+)
+def test_a_fault_in_the_new_keys_is_named(before, after, words):
+    text = coral_text()
+    assert before in text
+    with pytest.raises(TargetError, match=words):
+        targets.parse(text.replace(before, after, 1), where="board.toml")
+
+
+def test_an_accelerator_runs_an_operator_from_a_runtime_on():
+    accelerator = targets.load("coral-usb").accelerator
+    assert accelerator.runs("TRANSPOSE", 14)
+    assert not accelerator.runs("TRANSPOSE", 13)
+    assert not accelerator.runs("HARD_SWISH", 14)

@@ -7,6 +7,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+
+@pytest.fixture(scope="session", autouse=True)
+def only_todays_runtimes(request, tmp_path_factory):
+    """A machine that has the old runtimes answers as one that has none, except where they are asked for."""
+    if "not old_runtimes" not in (request.config.option.markexpr or ""):
+        yield
+        return
+    nothing = tmp_path_factory.mktemp("old") / "none.json"
+    nothing.write_text("{}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STROP_OLD_RUNTIMES", str(nothing))
+        yield
+
+
 TASK = """
 from tests.export.conftest import splits
 

@@ -4,6 +4,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,24 @@ import pytest
 from edge_agent.runner import golden
 from edge_agent.runner.model import Model
 from edge_contract import canonical
-from edge_contract.errors import BundleError, DataError, ManifestError, ModelError, ParityError
+from edge_contract.errors import (
+    BudgetError,
+    BundleError,
+    DataError,
+    ManifestError,
+    MissingDependencyError,
+    ModelError,
+    ParityError,
+    TargetError,
+    UnsupportedOperatorError,
+    UsageError,
+)
 from edge_contract.manifest import MANIFEST_NAME
 from edge_contract.profile import ReferenceProfile
 from export import bundle, runtimes
 from export.bundle import Samples
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -184,3 +198,120 @@ def test_runtimes_that_disagree_leave_nothing_behind(compressed, samples, tmp_pa
     with pytest.raises(ParityError, match=r"onnxruntime and litert: \d+ of 540 integers of 'logits' differ"):
         build(compressed, samples, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+# --- several targets ---
+
+TARGETS = ("rpi4", "coral-usb", "generic-x86", "rpi4:onnx")
+
+
+@pytest.fixture(scope="module")
+def several(compressed, samples, tmp_path_factory):
+    """A bundle with one artefact for each of four targets."""
+    folder = tmp_path_factory.mktemp("several") / "out"
+    return folder, build(compressed, samples, folder, targets=TARGETS)
+
+
+def test_each_target_has_an_artefact_and_equal_bytes_are_stored_once(several):
+    folder, _ = several
+    manifest = bundle.verify(folder)
+    assert [(a.target, a.path, a.runtimes) for a in manifest.artefacts] == [
+        ("rpi4", "model.tflite", ("litert", "tflite-runtime")),
+        ("coral-usb", "model.tflite", ("tflite-runtime",)),  # LiteRT is no runtime of that target
+        ("generic-x86", "model-generic-x86.onnx", ("onnxruntime",)),
+        ("rpi4", "model-rpi4.onnx", ("onnxruntime",)),
+    ]
+    assert [a.input.dtype for a in manifest.artefacts] == ["int8", "int8", "uint8", "int8"]
+    files = [entry.path for entry in manifest.files if entry.path.startswith("model")]
+    assert files == ["model-generic-x86.onnx", "model-rpi4.onnx", "model.tflite"]
+
+
+def test_each_file_has_profile_golden_entries_and_parity(several):
+    folder, built = several
+    manifest = bundle.verify(folder)
+    golden_of = {entry["artefact"]: entry for entry in json.loads((folder / "golden.json").read_bytes())["entries"]}
+    for path in ("model.tflite", "model-generic-x86.onnx", "model-rpi4.onnx"):
+        profile = ReferenceProfile.from_bytes((folder / manifest.profiles[path]).read_bytes())
+        assert profile.artefact == manifest.file(path).sha256
+        assert manifest.file(path).sha256 in golden_of
+    assert len({entry["sha256"] for entry in golden_of.values()}) == 1  # the same integers in every file
+    assert built.parity.pair("onnxruntime generic-x86", "onnxruntime rpi4").differing == 0
+    assert built.parity.pair("litert", "onnxruntime rpi4").differing == 0
+
+
+def test_the_device_gets_its_own_target_s_file(several):
+    folder, _ = several
+    for target, path in (("rpi4", "model-rpi4.onnx"), ("generic-x86", "model-generic-x86.onnx")):
+        model = Model.open(folder, runtime="onnxruntime", target=target)
+        assert model.artefact.path == path
+        assert golden.check(model).how == "exact"
+
+
+def test_profile_of_a_runtime_that_lives_elsewhere_is_computed_there(compressed, samples, tmp_path):
+    manifest = build(compressed, samples, tmp_path / "out", targets=("coral-usb",)).manifest
+    profile = ReferenceProfile.from_bytes((tmp_path / "out/profiles/model.tflite.json").read_bytes())
+    assert (profile.runtime, profile.artefact) == ("tflite-runtime", manifest.file("model.tflite").sha256)
+    assert sum(profile.counters.classes) == 180
+
+
+def test_parity_says_how_near_the_files_are_to_the_float_model(bundle_folder):
+    table = json.loads((bundle_folder / "parity.json").read_bytes())
+    rows = {row["runtime"]: row for row in table["fidelity"] if row["against"] == "float model"}
+    assert {"onnxruntime", "litert", "tflite-runtime"} <= set(rows)
+    assert all(0 < canonical.as_float(row["relative_error"]) < 0.3 for row in rows.values())
+    assert {claim["runtime"] for claim in table["claims"]} == {"onnxruntime", "litert", "tflite-runtime"}
+
+
+def own_target(tmp_path, **changes):
+    """A target file like that of the Raspberry Pi 4, with some lines replaced."""
+    text = (ROOT / "edge_contract/targets/rpi4.toml").read_text().replace('name = "rpi4"', 'name = "own"')
+    for old, new in changes.values():
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "own.toml").write_text(text)
+    return str(tmp_path / "own.toml")
+
+
+REFUSED_TARGETS = {
+    "too little memory": (
+        {"ram": ("model_kib = 524288", "model_kib = 2")},
+        BudgetError,
+        "KiB, target 'own' has 2 KiB for a model",
+    ),
+    "an operator that it lacks": ({"mean": ("MEAN = 3\n", "")}, UnsupportedOperatorError, "MEAN version 2"),
+    "an older version": ({"conv": ("\nCONV_2D = 5", "\nCONV_2D = 2")}, UnsupportedOperatorError, "CONV_2D version 3"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_TARGETS)
+def test_what_a_target_cannot_hold_is_refused_before_anything_is_written(compressed, samples, tmp_path, case):
+    changes, error, words = REFUSED_TARGETS[case]
+    target = own_target(tmp_path, **changes)
+    with pytest.raises(error, match=f"model.tflite for own: .*{words}"):
+        build(compressed, samples, tmp_path / "out", targets=("rpi4", target))
+    assert [path.name for path in tmp_path.iterdir()] == ["own.toml"]
+
+
+def test_a_target_file_of_one_s_own_is_taken(compressed, samples, tmp_path):
+    made = build(compressed, samples, tmp_path / "out", targets=(own_target(tmp_path),))
+    assert [(a.target, a.path) for a in made.manifest.artefacts] == [("own", "model.tflite")]
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "words"),
+    [
+        (("rpi4", "rpi4"), UsageError, "target 'rpi4' stands twice"),
+        (("coral-usb:onnx",), UsageError, "target 'coral-usb' does not read onnx; write coral-usb:tflite"),
+        (("rpi9",), TargetError, "unknown target 'rpi9'"),
+    ],
+)
+def test_targets_that_make_no_sense_are_refused(compressed, samples, tmp_path, targets, error, words):
+    with pytest.raises(error, match=words):
+        build(compressed, samples, tmp_path / "out", targets=targets)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_none_of_whose_runtimes_is_here_is_refused(compressed, samples, tmp_path, monkeypatch):
+    monkeypatch.setenv(runtimes.EXTERNAL_PYTHON, str(tmp_path / "nowhere"))
+    with pytest.raises(MissingDependencyError, match=r"'coral-usb' runs tflite in edgetpu, tflite-runtime, and none"):
+        build(compressed, samples, tmp_path / "out", targets=("coral-usb",))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from export.bundle import verify
@@ -96,7 +97,63 @@ def test_inspect_says_what_a_bundle_and_a_file_hold(ok, bundle_folder):
     assert "tensor logits: uint8 [0, 3]" in ok("inspect", bundle_folder / "model.onnx")
 
 
-@pytest.mark.parametrize("verb", ["onnx", "tflite", "parity", "bundle", "inspect", "keys"])
+def test_inspect_tells_scales_weights_parity_and_float_operators(ok, bundle_folder):
+    text = ok("inspect", bundle_folder / "model.tflite")
+    assert "weights: " in text
+    assert "per channel)" in text
+    said = json.loads(ok("inspect", bundle_folder / "model.tflite", "--json"))
+    assert said["float_operators"] == []
+    assert said["weights"]["bytes"] > 1000
+    assert {"dtype", "count", "smallest", "largest", "zero_points"} < said["scales"][0].keys()
+    whole = json.loads(ok("inspect", bundle_folder, "--json"))
+    assert whole["parity"]["litert / onnxruntime"]["differing"] == 0
+    assert whole["parity"]["litert / float model: logits"]["relative_error"] < 0.3
+    assert whole["models"]["model.onnx"]["operators"]
+
+
+def test_inspect_shows_twelve_rows_or_all(ok, bundle_folder):
+    short, long = (ok("inspect", bundle_folder / "model.onnx", *words) for words in ((), ("--all",)))
+    assert "more: --all" in short
+    assert "more: --all" not in long
+    assert len(long.splitlines()) > len(short.splitlines())
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", b"\x00\x00\x00\x00TFL3", b"\x3a\xff\xff\xff\xff\x0f"], ids=repr)
+def test_inspect_refuses_what_is_no_model_in_one_line(refused, tmp_path, data):
+    (tmp_path / "x.onnx").write_bytes(data)
+    assert "x.onnx" in refused("inspect", tmp_path / "x.onnx")
+
+
+def test_diff_prints_tables_or_json(ok, refused, bundle_folder, tmp_path):
+    assert "all files are equal" in ok("diff", bundle_folder, bundle_folder)
+    models = (bundle_folder / "model.onnx", bundle_folder / "model.tflite")
+    assert "weights" in ok("diff", *models)
+    assert json.loads(ok("diff", *models, "--json"))["operators"]
+    assert "a folder and a file" in refused("diff", bundle_folder, models[0], code=2)
+
+
+def test_bundle_takes_a_target_for_each_artefact(ok, compressed_folder, tmp_path):
+    words = ("--target", "rpi4", "--target", "rpi4:onnx", "--version", "1", "--out", tmp_path / "out", "--json")
+    made = json.loads(ok("bundle", compressed_folder, *words))
+    assert [(a["target"], a["path"]) for a in made["artefacts"]] == [("rpi4", "model.tflite"), ("rpi4", "model.onnx")]
+
+
+def test_adopt_makes_a_bundle_of_a_file(ok, refused, bundle_folder, samples, tmp_path):
+    np.savez(tmp_path / "s.npz", x=samples.raw[:8])
+    (tmp_path / "p.toml").write_text("[preprocess]\nscale = 0.00392156862745098\n")
+    words = ("adopt", bundle_folder / "model.tflite", "--name", "bars", "--version", "1", "--out", tmp_path / "out")
+    words += ("--preprocess", tmp_path / "p.toml", "--labels", "row,column,slope")
+    assert "give either --inputs or --inputs-random" in refused(*words, code=2)
+    text = ok(*words, "--inputs", tmp_path / "s.npz")
+    assert "model.tflite: int8 for rpi4, ran in litert, tflite-runtime" in text
+    assert "not signed: give --keys" in text
+    assert verify(tmp_path / "out").model == "bars"
+    assert "is there already" in refused(*words, "--inputs", tmp_path / "s.npz")
+    made = json.loads(ok(*words, "--inputs-random", "--overwrite", "--json"))
+    assert made["lineage"]["inputs"]["source"] == "random"
+
+
+@pytest.mark.parametrize("verb", ["onnx", "tflite", "parity", "bundle", "adopt", "inspect", "diff", "keys"])
 def test_every_verb_has_help(ok, verb):
     assert "Usage" in ok(verb, "--help")
 

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every artefact in every runtime it claims, in this interpreter or in another one; and what a difference costs."""
 
+import ast
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from edge_contract.errors import MissingDependencyError, ParityError, RuntimeAdapterError, UsageError
-from export import onnx_writer, parity, runtimes, tflite_writer
+from edge_contract import canonical, targets
+from edge_contract.errors import DataError, MissingDependencyError, ParityError, RuntimeAdapterError, UsageError
+from export import onnx_writer, parity, probes, runtime_matrix, runtimes, tflite_writer
 from export.runtimes import Execution
 
 
@@ -155,3 +159,261 @@ def test_damaged_file_is_refused_by_its_runtime(written, inputs, tmp_path):
     (tmp_path / "model.tflite").write_bytes(path.read_bytes()[:2000])
     with pytest.raises(RuntimeAdapterError, match="litert"):
         runtimes.run(tmp_path / "model.tflite", artefact, "litert", inputs[:1])
+
+
+# --- against the float model ---
+
+
+@pytest.fixture(scope="module")
+def float_logits(compressed, inputs):
+    with torch.no_grad():
+        return compressed.model(torch.from_numpy(inputs.transpose(0, 3, 1, 2))).numpy()
+
+
+def test_every_runtime_is_judged_against_the_float_model(compressed, executions, inputs, samples, float_logits):
+    report = parity.check(
+        compressed.plan, executions, inputs, reference={"logits": float_logits}, labels=samples.labels
+    )
+    assert [row.runtime for row in report.judged] == ["onnxruntime", "litert", "tflite-runtime", "pytorch"]
+    for name in ("onnxruntime", "litert", "tflite-runtime", "pytorch"):
+        found = report.fidelity(name)
+        assert 0 < found.relative_error < 0.1
+        assert found.sqnr_db > 20
+        assert found.explained > 0.98
+        assert found.accuracy.samples == 180
+    assert report.fidelity("litert") == report.fidelity("pytorch")  # the same integers
+    rows = json.loads(canonical.dumps(report.to_json()))["fidelity"]
+    assert rows[0]["against"] == "float model"
+    assert rows[0]["change"]["points"] == rows[3]["change"]["points"]
+
+
+def test_without_a_reference_the_table_is_as_it_was(compressed, executions, inputs):
+    document = parity.check(compressed.plan, executions, inputs).to_json()
+    assert set(document) == {"plan", "inputs", "runtimes", "pairs"}
+
+
+def test_answers_that_agree_but_are_far_from_the_float_model_are_refused(compressed, executions, inputs, float_logits):
+    """All runtimes compute the plan; the plan is what went wrong."""
+    with pytest.raises(
+        ParityError, match=r"^output 'logits' in onnxruntime: relative error 1.5.*, allowed 0.3 \(against"
+    ):
+        parity.check(compressed.plan, executions, inputs, reference={"logits": float_logits * -2})
+
+
+def test_constant_output_is_refused_by_name(compressed, executions, inputs):
+    dead = replace(executions[2], codes={**executions[2].codes, "logits": np.full((180, 3), 7, np.int16)})
+    with pytest.raises(ParityError) as caught:
+        parity.check(compressed.plan, [*executions[:2], dead], inputs)
+    assert str(caught.value).startswith("tflite-runtime 2.14.0: output 'logits' is the same for all 180 inputs; do not")
+
+
+def test_same_output_for_the_same_input_is_no_fault(compressed, written, inputs):
+    same = np.repeat(inputs[:1], 3, axis=0)
+    found = parity.execute(written, ("litert",), same)
+    assert parity.check(compressed.plan, found, same).inputs == 3
+
+
+def test_file_that_is_not_of_the_plan_is_told_so(compressed, written, inputs, tmp_path):
+    """One weight's bit flipped in the file: the runtimes are not to blame, and the message knows."""
+    path, artefact = written[1]
+    data = bytearray(path.read_bytes())
+    codes = np.ascontiguousarray(next(iter(compressed.plan.constants.values())).codes.transpose(1, 2, 3, 0)).tobytes()
+    at = (
+        data.find(codes)
+        if codes in data
+        else data.find(
+            np.ascontiguousarray(next(iter(compressed.plan.constants.values())).codes.transpose(0, 2, 3, 1)).tobytes()
+        )
+    )
+    data[at] ^= 0x40
+    (tmp_path / path.name).write_bytes(data)
+    found = parity.execute([(tmp_path / path.name, artefact)], ("litert",), inputs[:40])
+    with pytest.raises(
+        ParityError, match=r"litert 2\.3\.0: written again from the plan it answers otherwise: the file is not"
+    ):
+        parity.check(compressed.plan, found, inputs[:40])
+
+
+# --- files without a plan ---
+
+
+def real(name, values, version="1"):
+    return Execution(name, version, "cpu", {"logits": np.asarray(values, np.float32)})
+
+
+@pytest.fixture
+def answers():
+    return np.random.default_rng(0).normal(0, 1, (50, 4)).astype(np.float32)
+
+
+def test_float_answers_are_compared_across_runtimes_and_with_a_reference(answers):
+    near = answers + np.float32(1e-5)
+    report = parity.judge_float([real("a", answers), real("b", near)], answers, reference={"logits": answers})
+    assert [(row.runtime, row.against) for row in report.judged] == [
+        ("a", "float model"), ("b", "float model"), ("b", "a"),
+    ]  # fmt: skip
+    assert report.fidelity("b").max_abs == pytest.approx(1e-5, rel=0.1)
+    assert report.plan_digest == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda x: x * 1.01, r"^output 'logits' in b: relative error 0.01, allowed 0.001 \(against a: "),
+        (
+            lambda x: np.where(x > 2, np.nan, x),
+            r"^b 1: \d+ of 200 numbers of output 'logits' are NaN or infinite, first",
+        ),
+        (lambda x: x * 0 + 3, r"^b 1: output 'logits' is the same for all 50 inputs"),
+    ],
+)
+def test_a_wrong_runtime_is_refused_by_name(answers, change, complaint):
+    with pytest.raises(ParityError, match=complaint):
+        parity.judge_float([real("a", answers), real("b", change(answers))], answers)
+
+
+def test_one_constant_output_of_several_may_be_right_but_not_all(answers):
+    count = np.full((50, 1), 10, np.float32)
+    both = Execution("a", "1", "cpu", {"boxes": answers, "count": count})
+    assert parity.judge_float([both, replace(both, runtime="b")], answers).notes == ()
+    with pytest.raises(ParityError, match="a 1: output 'count' is the same"):
+        parity.judge_float([Execution("a", "1", "cpu", {"count": count})], answers)
+    known = parity.judge_float([Execution("a", "1", "cpu", {"count": count})], answers, reference={"count": count})
+    assert known.fidelity("a", "count").relative_error == 0
+
+
+def test_nothing_to_compare_with_is_said(answers):
+    (note,) = parity.judge_float([real("a", answers)], answers).notes
+    assert note == "nothing was there to compare with: one runtime and no reference"
+    with pytest.raises(DataError, match="no runtime ran the file"):
+        parity.judge_float([], answers)
+    with pytest.raises(DataError, match="a: the reference has outputs boxes, the file logits"):
+        parity.judge_float([real("a", answers)], answers, reference={"boxes": answers})
+
+
+# --- runtimes by version ---
+
+
+def test_matrix_lists_every_runtime_with_its_version(no_old_runtimes):
+    found = runtime_matrix.matrix()
+    assert [(m.runtime, m.version, m.python is None) for m in found] == [
+        ("litert", "2.3.0", True), ("tflite-runtime", "2.14.0", False), ("onnxruntime", "1.31.1", True),
+    ]  # fmt: skip
+    assert [m.name for m in runtime_matrix.matrix("onnx")] == ["onnxruntime"]
+
+
+@pytest.fixture
+def no_old_runtimes(monkeypatch, tmp_path):
+    (tmp_path / "none.json").write_text("{}")
+    monkeypatch.setenv(runtime_matrix.OLD_RUNTIMES, str(tmp_path / "none.json"))
+    return tmp_path / "none.json"
+
+
+def test_old_runtimes_come_from_a_file_and_follow_by_version(no_old_runtimes):
+    table = {
+        "tflite-runtime 2.11.0": ["/a"],
+        "tflite-runtime 2.7.0": ["env", "X=1", "/b"],
+        "tflite-runtime 2.2.0": ["/c"],
+    }
+    no_old_runtimes.write_text(json.dumps(table))
+    old = [m for m in runtime_matrix.matrix("tflite") if m.command]
+    assert [m.name for m in old] == ["tflite-runtime 2.2.0", "tflite-runtime 2.7.0", "tflite-runtime 2.11.0"]
+    assert old[1].command == ("env", "X=1", "/b")
+    claimed = runtime_matrix.matrix("tflite", target=targets.load("rpi4"))
+    assert [m.version for m in claimed if m.command] == ["2.7.0", "2.11.0"]  # rpi4 claims 2.7 to 2.14
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{",
+        '{"onnxruntime 1.0": ["/a"]}',
+        '{"tflite-runtime": ["/a"]}',
+        '{"tflite-runtime 2.7.0": "/a"}',
+        '{"a 1": []}',
+    ],
+)
+def test_malformed_file_of_old_runtimes_is_a_usage_error(no_old_runtimes, text):
+    no_old_runtimes.write_text(text)
+    with pytest.raises(UsageError, match=r"none.json: (cannot be read|no JSON object|entry '.*' is no old runtime)"):
+        runtime_matrix.old_runtimes()
+
+
+def test_old_runtimes_that_are_named_must_be_there(monkeypatch):
+    monkeypatch.setenv(runtime_matrix.OLD_RUNTIMES, "/gone.json")
+    with pytest.raises(UsageError, match=r"^\$STROP_OLD_RUNTIMES: no such file: /gone.json; name a runtimes.json"):
+        runtime_matrix.old_runtimes()
+
+
+@pytest.fixture
+def today(no_old_runtimes):
+    """The tflite-runtime of the other environment, listed as an old one."""
+    python = runtimes.python_for("tflite-runtime")
+    no_old_runtimes.write_text(json.dumps({"tflite-runtime 2.14.0": [str(python)]}))
+    return runtime_matrix.old_runtimes()
+
+
+def test_small_probe_gives_what_the_devices_own_code_gives(today, written, inputs, executions):
+    """The small probe is for Pythons that are too old; here both run in one Python."""
+    found = parity.execute([written[1]], ("tflite-runtime",), inputs[:30], old=today)
+    assert [e.title for e in found] == ["tflite-runtime 2.14.0", "tflite-runtime 2.14.0"]
+    assert found[1].delegate == "builtin"
+    for role, codes in found[1].codes.items():
+        assert np.array_equal(codes, executions[2].codes[role][:30])
+
+
+def test_old_versions_run_a_share_of_the_inputs_and_are_compared_on_it(today, compressed, written, inputs, monkeypatch):
+    """Their kernels are slow, and each is asked the same question by the first hundred inputs."""
+    monkeypatch.setattr(parity, "OLD_INPUTS", 30)
+    old = [replace(e, label="old") for e in parity.execute([written[1]], ("tflite-runtime",), inputs, old=today)[1:]]
+    found = [*parity.execute(written, ("onnxruntime", "litert"), inputs), *old]
+    reference = {"logits": parity.evaluate(compressed.plan, inputs).values["logits"] * compressed.plan.activations[
+        compressed.plan.outputs["logits"]].scale}  # fmt: skip
+    shifted = compressed.plan.activations[compressed.plan.outputs["logits"]]
+    reference["logits"] -= np.float32(shifted.zero_point * shifted.scale)
+    labels = np.arange(180) % 3
+    report = parity.check(compressed.plan, found, inputs, reference=reference, labels=labels)
+    assert report.pair("litert", "old").by_output["logits"][0] == 30 * 3
+    assert report.pair("litert", "onnxruntime").by_output["logits"][0] == 180 * 3
+    assert (report.fidelity("old").samples, report.fidelity("litert").samples) == (30, 180)
+    assert report.fidelity("litert").relative_error < 1e-6
+
+
+def test_old_probe_is_python_3_7():
+    source = Path(runtimes.__file__).with_name("old_probe.py").read_text()
+    tree = ast.parse(source, feature_version=(3, 7))
+    imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    imported |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert imported == {"importlib", "json", "sys", "pathlib", "typing", "numpy"}
+
+
+def test_version_that_is_not_what_the_file_says_is_refused(today, written, inputs):
+    wrong = replace(today[0], version="2.7.0")
+    with pytest.raises(MissingDependencyError, match=r"^tflite-runtime 2.7.0: it is tflite-runtime 2.14.0; correct"):
+        runtime_matrix.run_in(wrong, *written[1], inputs[:1])
+
+
+def test_small_probe_repeats_the_runtimes_complaint(today, written, inputs, tmp_path):
+    path, artefact = written[1]
+    (tmp_path / "cut.tflite").write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(RuntimeAdapterError, match=r"^model.tflite in .*python: .*; run the same command by hand"):
+        runtime_matrix.run_in(today[0], tmp_path / "cut.tflite", artefact, inputs[:1])
+    logits, *rest = artefact.outputs
+    other = replace(artefact, outputs=(replace(logits, name="scores"), *rest))
+    with pytest.raises(RuntimeAdapterError, match=r"no output 'scores'; the file has logits"):
+        runtime_matrix.run_in(today[0], path, other, inputs[:1])
+
+
+def test_program_that_answers_no_json_is_one_clear_line():
+    with pytest.raises(RuntimeAdapterError, match=r"^x: answers 'hello', which is no JSON object"):
+        probes.ask([sys.executable, "-c", "print('hello')"], probes.environment(), where="x")
+    with pytest.raises(RuntimeAdapterError, match=r"^x: was killed by signal 6"):
+        probes.ask([sys.executable, "-c", "import os; os.abort()"], probes.environment(), where="x")
+
+
+def test_claims_say_what_ran_and_what_did_not(executions):
+    found = {claim.runtime: claim for claim in runtime_matrix.claims(targets.load("rpi4"), "tflite", executions)}
+    assert found["tflite-runtime"].ran == ("2.14.0",)
+    assert found["litert"].to_json() == {"runtime": "litert", "minimum": "2.1.0", "below": "2.4.0", "ran": ["2.3.0"]}
+    assert runtime_matrix.claims(targets.load("rpi4"), "tflite", executions[:1])[0].ran == ()

@@ -2,6 +2,7 @@
 """Real bundle folders around the tiny classifier: manifest, two artefacts, golden files, perhaps a profile."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def seal(
     version: str,
     profiles: dict[str, str] | None = None,
     labels: tuple[str, ...] = LABELS,
+    **changes: Any,
 ) -> Path:
     """Write the manifest over whatever lies in the folder."""
     manifest = Manifest(
@@ -87,6 +89,7 @@ def seal(
         lineage={},
         files=files(folder),
     )
+    manifest = replace(manifest, **changes)
     (folder / MANIFEST_NAME).write_bytes(manifest.to_bytes())
     return folder
 

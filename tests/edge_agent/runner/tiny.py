@@ -253,3 +253,27 @@ def write_logarithm(path: Path, first: int = 0) -> Artefact:
     source = TensorSpec("input", "input", (0, 1, 2, 2), "float32", "NCHW")
     logits = TensorSpec("logits", "logits", (0, 2), "float32", "NC")
     return Artefact(path.name, "onnx", ("onnxruntime",), "generic-x86", "float32", "", source, (logits,))
+
+
+def write_mean(path: Path) -> Artefact:
+    """Write an 8-bit ONNX model for regression: the mean of 2 × 2 pixels, in steps of 1/255."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    step, zero = np.float32(1 / 255), np.uint8(0)
+    constants = [numpy_helper.from_array(np.array(v), n) for n, v in (("step", step), ("zero", zero))]
+    nodes = [
+        helper.make_node("DequantizeLinear", ["input", "step", "zero"], ["real"]),
+        helper.make_node("GlobalAveragePool", ["real"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"], axis=1),
+        helper.make_node("QuantizeLinear", ["flat", "step", "zero"], ["bright"]),
+    ]
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.UINT8, shape)
+        for name, shape in (("input", [1, 1, 2, 2]), ("bright", [1, 1]))
+    ]
+    graph = helper.make_graph(nodes, "mean", infos[:1], infos[1:], constants)
+    opset = helper.make_opsetid("", 17)
+    path.write_bytes(helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString())
+    source = TensorSpec("input", "input", (1, 1, 2, 2), "uint8", "NCHW", float(step), 0)
+    output = TensorSpec("bright", "output", (1, 1), "uint8", "NC", float(step), 0)
+    return Artefact(path.name, "onnx", ("onnxruntime",), "generic-x86", "int8", "", source, (output,))
