@@ -190,7 +190,7 @@ def adopt(
     *,
     name: Annotated[str, typer.Option(help="Name of the model.", show_default=False)],
     version: Annotated[str, typer.Option(help="Version for people, such as 1.2.0.", show_default=False)],
-    preprocess: Annotated[Path, typer.Option(help="TOML with the tables preprocess and postprocess.", show_default=False)],
+    preprocess: Annotated[Path, typer.Option(help="TOML: preprocess and postprocess.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
     task: Annotated[str, typer.Option(help="classification, detection, regression or other.")] = "classification",
     labels: Annotated[str, typer.Option(help="Class names: a,b,c or a file with one on each line.")] = "",

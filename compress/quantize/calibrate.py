@@ -2,6 +2,7 @@
 """Run a folded graph over the calibration samples and observe the range of every tensor."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,12 +11,20 @@ from compress.quantize.graph import FloatGraph, evaluate
 from compress.quantize.observers import Observer, make_observer
 from edge_contract.errors import DataError, ModelError
 
-__all__ = ["FEW_SAMPLES", "Ranges", "calibrate", "check_samples"]
+__all__ = ["FEW_SAMPLES", "Observed", "Ranges", "calibrate", "check_samples"]
 
 FEW_SAMPLES = 64  # fewer give ranges that depend on luck; the report says so
 _MOST_SAMPLES = 16  # evaluated at once: enough that PyTorch's overhead does not show
 _MOST_VALUES = 2**18  # in the largest tensor of a batch: 1 MiB, so that peak memory is that of PyTorch itself
 Ranges = dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What calibration saw of each tensor: its range, and the mean of each channel [C] or feature, float64."""
+
+    ranges: Ranges
+    means: dict[str, Tensor]
 
 
 def check_samples(samples: Tensor) -> tuple[str, ...]:
@@ -43,14 +52,15 @@ def check_samples(samples: Tensor) -> tuple[str, ...]:
 
 def calibrate(
     graph: FloatGraph, samples: Tensor, *, observer: str = "squared-error", percentile: float = 99.99
-) -> Ranges:
-    """Return the observed range of every tensor over samples [N, C, H, W], streaming in batches.
+) -> Observed:
+    """Return the range and the means of every tensor over samples [N, C, H, W], streaming in batches.
 
     Raises:
         ModelError: A tensor becomes NaN or infinite; names the layer.
         UsageError: An unknown observer.
     """
     observers: dict[str, Observer] = {}
+    sums: dict[str, Tensor] = {}
     largest = max(math.prod(shape) for shape in (graph.input_shape, *(op.shape for op in graph.operations)))
     batch = min(max(_MOST_VALUES // largest, 1), _MOST_SAMPLES)
     with torch.no_grad():
@@ -58,8 +68,13 @@ def calibrate(
             for name, values in evaluate(graph, samples[start : start + batch]):
                 if name not in observers:
                     observers[name] = make_observer(observer, percentile)
+                    sums[name] = torch.zeros(values.shape[1], dtype=torch.float64)
                 observers[name].observe(_finite(graph, name, values))
-    return {name: seen.range() for name, seen in observers.items()}
+                sums[name] += (
+                    values.flatten(2).mean(2, dtype=torch.float64).sum(0) if values.dim() > 2 else values.sum(0)
+                )
+    means = {name: total / samples.shape[0] for name, total in sums.items()}
+    return Observed({name: seen.range() for name, seen in observers.items()}, means)
 
 
 def _finite(graph: FloatGraph, name: str, values: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 
 from dataclasses import replace
 
-from compress.quantize.calibrate import Ranges
+from torch import Tensor
+
+from compress.quantize.calibrate import Observed
 from compress.quantize.graph import FloatGraph, FloatOp
 from compress.quantize.plan import Activation, Constant, Operation, QuantizationPlan
 from compress.quantize.scales import Scales, choose
@@ -14,27 +16,36 @@ __all__ = ["decide"]
 
 
 def decide(
-    graph: FloatGraph, ranges: Ranges, *, samples: int, embedding: bool, tie_free: bool, fixed_point: bool
+    graph: FloatGraph,
+    observed: Observed,
+    *,
+    samples: int,
+    embedding: bool,
+    tie_free: bool,
+    fixed_point: bool,
+    correct_bias: bool,
 ) -> QuantizationPlan:
     """Return the plan of a folded graph.
 
     Args:
         graph: Operations of the plan's kinds only.
-        ranges: Observed range per tensor.
+        observed: Range and means of each tensor.
         samples: Number of calibration samples, for the report.
         embedding: Show the input of the last linear layer as the output ``embedding``.
         tie_free: Choose scales without ties for additions and means (``semantics``); False keeps the observed ones.
         fixed_point: Choose multipliers that kernels with double rounding compute alike (``semantics``).
+        correct_bias: Take the mean shift of rounded weights off the biases (``bias``).
 
     Raises:
         ModelError: Ranges or weights beyond float32, or an embedding is asked of a model without linear layer.
         UnsupportedOperatorError: A layer so wide that its int32 sums may overflow.
     """
-    scales, notes = choose(graph, ranges, tie_free=tie_free)
+    scales, notes = choose(graph, observed.ranges, tie_free=tie_free)
     made: dict[str, Constant] = {}
     operations = []
     for op, name in zip(graph.operations, _unique_names(graph), strict=True):
-        own = _constants_of(replace(op, name=name), scales, notes, fixed_point=fixed_point)
+        mean = observed.means[op.inputs[0]] if correct_bias else None
+        own = _constants_of(replace(op, name=name), scales, notes, mean, fixed_point=fixed_point)
         made |= {constant.name: constant for constant in own}
         weight, bias = ([constant.name for constant in own] + ["", ""])[:2]
         operations.append(Operation(op.kind, name, op.inputs, op.output, weight, bias, dict(op.attributes)))
@@ -46,12 +57,15 @@ def decide(
     return QuantizationPlan(graph.input, outputs, activations, made, tuple(operations), samples, tuple(notes))
 
 
-def _constants_of(op: FloatOp, scales: Scales, notes: list[str], *, fixed_point: bool) -> tuple[Constant, ...]:
+def _constants_of(
+    op: FloatOp, scales: Scales, notes: list[str], mean: Tensor | None, *, fixed_point: bool
+) -> tuple[Constant, ...]:
     if op.kind == "add_constant":
         return (added_constant(op, scales.units[op.output]),)
     if op.weight is None:
         return ()
-    return constants(op, scales.of(op.inputs[0]), scales.of(op.output), notes, fixed_point=fixed_point)
+    steps = (scales.of(op.inputs[0]), scales.of(op.output))
+    return constants(op, steps, notes, mean, fixed_point=fixed_point)
 
 
 def _unique_names(graph: FloatGraph) -> list[str]:

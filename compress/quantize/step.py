@@ -31,6 +31,7 @@ def quantize(
     percentile: float = 99.99,
     tie_free: bool = True,
     fixed_point: bool = True,
+    correct_bias: bool = True,
 ) -> QuantizationPlan:
     """Return the int8 plan of a model; the model is not changed.
 
@@ -43,6 +44,7 @@ def quantize(
         tie_free: Choose scales in which additions and means never tie, so that ONNX Runtime and LiteRT agree.
         fixed_point: Before each ReLU, choose multipliers that the kernels of old runtimes, which round twice, compute
             alike too.
+        correct_bias: Take the mean shift that rounded weights cause off the biases (``bias``).
 
     Raises:
         DataError: No samples, NaN, a wrong type or shape, or all values equal.
@@ -55,7 +57,7 @@ def quantize(
     warnings = check_samples(calibration)
     with torch.no_grad():
         graph = open_gates(folded(model, calibration[:1]))
-        ranges = calibrate(graph, as_maps(calibration), observer=observer, percentile=percentile)
-        rules = {"embedding": embedding, "tie_free": tie_free, "fixed_point": fixed_point}
-        plan = decide(graph, ranges, samples=calibration.shape[0], **rules)
+        observed = calibrate(graph, as_maps(calibration), observer=observer, percentile=percentile)
+        rules = {"embedding": embedding, "tie_free": tie_free, "fixed_point": fixed_point, "correct_bias": correct_bias}
+        plan = decide(graph, observed, samples=calibration.shape[0], **rules)
     return replace(plan, notes=warnings + plan.notes)

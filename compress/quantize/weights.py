@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compress.quantize.bias import corrected
 from compress.quantize.graph import FloatOp
 from compress.quantize.plan import Constant
 from compress.quantize.semantics import WEIGHT_HIGH, fixed_point_multiplier
@@ -30,27 +31,29 @@ def weight_scales(op: FloatOp) -> NDArray[Any]:
 
 
 def constants(
-    op: FloatOp, source_scale: float, target_scale: float, notes: list[str], *, fixed_point: bool
+    op: FloatOp, steps: tuple[float, float], notes: list[str], mean: Tensor | None = None, *, fixed_point: bool
 ) -> tuple[Constant, Constant]:
     """Return the weight and the bias of one layer, rounded to their scales.
 
     Args:
         op: A conv2d or linear.
-        source_scale, target_scale: Of its input and output.
+        steps: Scales of its input and output.
         notes: Grows by a sentence where a scale had to grow.
+        mean: Mean input per channel, for bias correction (``bias``); None leaves the bias as it is.
         fixed_point: Choose multipliers that kernels with double rounding compute alike (``semantics``).
 
     Raises:
         ModelError: Scales beyond float32.
         UnsupportedOperatorError: A layer so wide that its int32 sums may overflow.
     """
-    chosen = _grown_scales(op, source_scale, target_scale, notes, fixed_point=fixed_point)
+    chosen = _grown_scales(op, *steps, notes, fixed_point=fixed_point)
     assert op.weight is not None
     assert op.bias is not None
-    source = np.float32(source_scale)
+    source = np.float32(steps[0])
     product = (source * np.broadcast_to(chosen, (op.weight.shape[0],))).astype(np.float32)
     weight = _rounded(op.weight, chosen)
-    bias = np.rint(op.bias.double().numpy() / product.astype(np.float64)).astype(np.int32)
+    wanted = op.bias.double() if mean is None else corrected(op, weight, chosen, mean)
+    bias = np.rint(wanted.numpy() / product.astype(np.float64)).astype(np.int32)
     _check_sums(op, weight, bias)
     axis = 0 if op.kind == "conv2d" else None
     bias_scales = product if axis == 0 else product[:1]
