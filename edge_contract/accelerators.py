@@ -2,7 +2,7 @@
 """What a target's accelerator maps: operators by the runtime that first ran them, its memory, its compiler's age.
 
 The section ``[accelerator]`` of a target file (schema ``strop.target/2``). Conditions on single operators are code
-(``export/edgetpu_rules.py``); what a number can say is data and stands here.
+(``export/edgetpu/rules.py``); what a number can say is data and stands here.
 """
 
 from dataclasses import dataclass

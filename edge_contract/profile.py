@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The reference profile: what a model's answers look like where nothing has drifted.
 
-It is computed from the quantized artefact on its runtime (``export.reference``), because quantization itself
+It is computed from the quantized artefact on its runtime (``export.bundle.reference``), because quantization itself
 would otherwise show as drift, and it travels, signed, in the bundle. Canonical JSON of at most 16 KB; arrays
 are base-85 text: float32 little-endian, int8, or packed counts.
 """

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from export.check_cli import check
-from export.float_cli import float_onnx
-from export.keras_cli import keras
-from export.keys_cli import app as keys_app
+from export.check.cli import check
+from export.keras.cli import keras
+from export.keys.cli import app as keys_app
+from export.module.cli import float_onnx
 
 __all__ = ["app"]
 
@@ -67,7 +67,7 @@ def onnx(
     as_json: Json = False,
 ) -> None:
     """Write the plan as integer ONNX, or the network in float."""
-    from export import material
+    from export.bundle import material
 
     _report_file(material.write(compressed, out, "onnx", target, precision=precision), out, as_json=as_json)
 
@@ -82,7 +82,7 @@ def tflite(
     as_json: Json = False,
 ) -> None:
     """Write the plan as full-integer TFLite, or the network in float."""
-    from export import material
+    from export.bundle import material
 
     _report_file(material.write(compressed, out, "tflite", target, precision=precision), out, as_json=as_json)
 
@@ -106,7 +106,7 @@ def parity(
     as_json: Json = False,
 ) -> None:
     """Run all files in every runtime and compare every integer, with PyTorch's evaluation too."""
-    from export import material
+    from export.bundle import material
 
     report = material.compare(compressed, limit, runtime_python or [], target or ())
     _say(report.to_json(), _pair_lines(report.to_json()), as_json=as_json)
@@ -140,7 +140,7 @@ def bundle(
     as_json: Json = False,
 ) -> None:
     """Build a bundle with golden outputs and reference profiles, prove it in every runtime, and sign it."""
-    from export import material
+    from export.bundle import material
 
     _check_keys(keys)
     _progress(f"building {out}: a file for each target, every runtime, reference profiles")
@@ -159,7 +159,7 @@ def bundle(
 def _check_keys(keys: Path | None) -> None:
     """Refuse keys that cannot sign before anything is made."""
     if keys is not None:
-        from export import signing
+        from export.keys import signing
 
         signing.describe_keys(keys)
 
@@ -167,7 +167,7 @@ def _check_keys(keys: Path | None) -> None:
 def _report_bundle(built: Any, out: Path, keys: Path | None, *, as_json: bool) -> None:
     """Sign a finished bundle, if asked, and say what was made."""
     if keys is not None:
-        from export import signing
+        from export.keys import signing
 
         signing.sign_bundle(keys, out)
     parity = built.parity.to_json()
@@ -205,9 +205,9 @@ def adopt(
     as_json: Json = False,
 ) -> None:
     """Bundle model files of other makers: describe them, run them everywhere, compare, and record golden answers."""
-    from export import adopt as adopting
-    from export import adopt_inputs
-    from export.runtimes import parse_pythons
+    from export.adopt import adoption as adopting
+    from export.adopt import inputs as adopt_inputs
+    from export.runtimes.execution import parse_pythons
 
     _check_keys(keys)
     said = adopt_inputs.read_said(preprocess)
@@ -237,9 +237,10 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Verify a bundle and say what it holds; or a model file's operators, scales, weights and metadata."""
-    from export import inspection, tables
-    from export.bundle import verify
-    from export.diff import parity_of
+    from export import tables
+    from export.bundle.builder import verify
+    from export.diff.comparison import parity_of
+    from export.inspection import inspect as inspection
 
     if not path.is_dir():
         facts = inspection.describe(path)
@@ -264,7 +265,7 @@ def diff(
 ) -> None:
     """Say what differs between two bundles or model files: operators, sizes, weights, scales, accuracy, parity."""
     from export import tables
-    from export.diff import BundleDiff, compare
+    from export.diff.comparison import BundleDiff, compare
 
     found = compare(first, second)
     if isinstance(found, BundleDiff):

@@ -7,9 +7,9 @@ from typing import Any, Final
 from rich.table import Table
 
 from edge_contract.manifest import Manifest
-from export.diff import BundleDiff, accuracy_of
-from export.diff_files import FileDiff, Versions
-from export.model_facts import ModelFacts, Scales
+from export.diff.comparison import BundleDiff, accuracy_of
+from export.diff.files import FileDiff, Versions
+from export.inspection.facts import ModelFacts, Scales
 
 __all__ = ["accuracy_text", "bundle_diff_parts", "bundle_parts", "file_diff_parts", "model_parts"]
 

@@ -11,13 +11,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 with atheris.instrument_imports(include=["export", "edge_contract"]):
     from edge_contract.errors import StropError
-    from export import inspection_onnx, onnx_reader
+    from export.inspection import onnx
+    from export.onnx import reader
 
 
 def one(data: bytes) -> None:
     """An answer or a StropError, nothing else."""
     with contextlib.suppress(StropError):
-        inspection_onnx.facts(onnx_reader.read(data, where="fuzz"))
+        onnx.facts(reader.read(data, where="fuzz"))
 
 
 if __name__ == "__main__":

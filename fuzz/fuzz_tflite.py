@@ -17,10 +17,12 @@ sys.path.insert(0, str(ROOT))
 with atheris.instrument_imports(include=["export", "edge_contract"]):
     from edge_contract import targets
     from edge_contract.errors import StropError
-    from export import edgetpu, inspection_tflite, memory
-    from export.flatbuffer import read
-    from export.flatbuffer_walk import decode
-    from export.normalise import normalise
+    from export.edgetpu import preflight
+    from export.inspection import tflite
+    from export.memory import prediction
+    from export.normalise.normaliser import normalise
+    from export.tflite.reader import read
+    from export.tflite.walk import decode
     from tests.support import trap_files
 
 PI = targets.load("rpi4")
@@ -29,9 +31,9 @@ PI = targets.load("rpi4")
 def consumers() -> dict[str, Callable[[bytes], object]]:
     """Whoever is given a stranger's bytes: an answer or a StropError, nothing else."""
     return {
-        "describe": lambda data: inspection_tflite.facts(read(data, "fuzz")),
-        "memory": lambda data: memory.predict(read(data, "fuzz")),
-        "edgetpu": lambda data: edgetpu.check(read(data, "fuzz")),
+        "describe": lambda data: tflite.facts(read(data, "fuzz")),
+        "memory": lambda data: prediction.predict(read(data, "fuzz")),
+        "edgetpu": lambda data: preflight.check(read(data, "fuzz")),
         "normalise": lambda data: normalise(data, where="fuzz", target=PI),
     }
 

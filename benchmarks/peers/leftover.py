@@ -62,7 +62,7 @@ def _writes_float(node: Any, *, is_read: bool) -> bool:
 
 
 def _tflite(path: Path) -> list[tuple[str, bool]]:
-    from export.flatbuffer import read_file
+    from export.tflite.reader import read_file
 
     main = read_file(path).main
     kinds = {tensor.index: tensor.dtype for tensor in main.tensors}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """QuantizationPlan: every integer of a quantized network, decided once.
 
-The writers (``export.onnx_writer``, ``export.tflite_writer``) serialise a plan and decide nothing; PyTorch's integer
+The writers (``export.onnx.writer``, ``export.tflite.writer``) serialise a plan and decide nothing; PyTorch's integer
 evaluation (``compress.quantize.integer``) computes it. One meaning for every code: real = scale × (code - zero point).
 
 Activation codes are signed, -128..127; a file that wants uint8 shifts codes and zero point by 128, which changes no

@@ -9,7 +9,7 @@ import pytest
 
 from edge_contract import canonical
 from edge_contract.manifest import MANIFEST_NAME
-from export import signing
+from export.keys import signing
 from tests.bad_input.refusals import unchanged
 from tests.edge_agent.runner import bundles, tiny
 

@@ -151,7 +151,8 @@ def test_model_files_are_raced_as_they_are(suffix, tmp_path):
     from torch import nn
 
     from compress.quantize.step import folded
-    from export import float_onnx_writer, float_tflite_writer
+    from export.onnx import float_writer as float_onnx_writer
+    from export.tflite import float_writer as float_tflite_writer
 
     write = (float_onnx_writer if suffix == ".onnx" else float_tflite_writer).write
     for name, width in (("small", 40), ("large", 400)):

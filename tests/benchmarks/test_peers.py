@@ -31,7 +31,10 @@ from benchmarks.peers.samples import Samples
 from benchmarks.peers.statistics import divergence, exact_codes, paired_drop, wilson
 from compress.quantize.step import folded, quantize
 from edge_contract.errors import DataError, MeasurementError, MissingDependencyError, RuntimeAdapterError, UsageError
-from export import float_onnx_writer, float_tflite_writer, onnx_writer, tflite_writer
+from export.onnx import float_writer as float_onnx_writer
+from export.onnx import writer as onnx_writer
+from export.tflite import float_writer as float_tflite_writer
+from export.tflite import writer as tflite_writer
 from tests.support.quant_nets import images, mobile, settled
 
 MACHINE = Machine("Some CPU", 2, "Linux", "3.11.7", "", 0.5)

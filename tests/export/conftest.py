@@ -107,7 +107,7 @@ def compressed():
 
 @pytest.fixture(scope="session")
 def samples():
-    from export.bundle import Samples
+    from export.bundle.builder import Samples
 
     return Samples(*bars(180, 2))
 
@@ -121,7 +121,7 @@ def inputs(samples):
 @pytest.fixture(scope="session")
 def bundle_folder(compressed, samples, tmp_path_factory):
     """A finished bundle; copy it before changing it."""
-    from export.bundle import build
+    from export.bundle.builder import build
 
     folder = tmp_path_factory.mktemp("bundles") / "one"
     build(compressed, folder, version="1.0.0", samples=samples)

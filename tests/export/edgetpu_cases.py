@@ -2,7 +2,7 @@
 """Small TFLite files that rebuild what public threads tell of the Edge TPU compiler, each with the thread's words.
 
 A case is written operator by operator with the project's own FileBuilder; shapes are those of the thread where it
-tells them. ``python -m tests.export.edgetpu_cases FOLDER`` writes files and logs for ``export.edgetpu_agreement``.
+tells them. ``python -m tests.export.edgetpu_cases FOLDER`` writes files and logs for ``export.edgetpu.agreement``.
 """
 
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.tflite_file import FileBuilder
+from export.tflite.builder import FileBuilder
 
 __all__ = ["CASES", "Net"]
 

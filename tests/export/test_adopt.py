@@ -24,9 +24,10 @@ from edge_contract.errors import (
     UsageError,
 )
 from edge_contract.preprocess import Preprocess
-from export import adopt_inputs, bundle
-from export.adopt import Wish, adopt
-from export.adopt_inputs import Given
+from export.adopt import inputs as adopt_inputs
+from export.adopt.adoption import Wish, adopt
+from export.adopt.inputs import Given
+from export.bundle import builder
 from tests.zoo import third_party
 
 LABELS = ("row", "column", "slope")
@@ -79,14 +80,14 @@ def adopted(bundle_folder, samples, tmp_path_factory):
 
 def test_int8_files_of_both_formats_keep_every_integer(adopted, bundle_folder):
     folder, _ = adopted
-    manifest = bundle.verify(folder)
+    manifest = builder.verify(folder)
     assert [(a.path, a.target, a.precision) for a in manifest.artefacts] == [
         ("model.onnx", "generic-x86", "int8"),
         ("model.tflite", "rpi4", "int8"),
     ]
     for name in ("model.onnx", "model.tflite"):
         assert (folder / name).read_bytes() == (bundle_folder / name).read_bytes()
-    for mine, ours in zip(manifest.artefacts, bundle.verify(bundle_folder).artefacts, strict=True):
+    for mine, ours in zip(manifest.artefacts, builder.verify(bundle_folder).artefacts, strict=True):
         assert (mine.input.dtype, mine.input.layout) == (ours.input.dtype, ours.input.layout)
         assert mine.input.scale == pytest.approx(ours.input.scale, rel=1e-6)
         assert mine.output("logits").zero_point == ours.output("logits").zero_point
@@ -99,14 +100,14 @@ def test_golden_hashes_of_integers_are_recorded_and_hold(adopted, runtime):
 
 
 def test_lineage_tells_the_origin_and_how_good_it_is(adopted):
-    lineage = bundle.verify(adopted[0]).lineage
+    lineage = builder.verify(adopted[0]).lineage
     assert [entry["file"] for entry in lineage["adopted"]] == ["model.onnx", "model.tflite"]
     assert lineage["inputs"]["source"] == "samples.npz"
     assert canonical.as_float(lineage["validation"]["accuracy"]) > 0.85
 
 
 def test_profiles_are_made_where_classes_are_known(adopted, few, bundle_folder, tmp_path):
-    assert set(bundle.verify(adopted[0]).profiles) == {"model.onnx", "model.tflite"}
+    assert set(builder.verify(adopted[0]).profiles) == {"model.onnx", "model.tflite"}
     other = adopt([bundle_folder / "model.tflite"], tmp_path / "out", wish(targets=("zero2",)), few)
     assert other.manifest.profiles == {}
 
@@ -233,12 +234,12 @@ def test_a_file_that_cannot_be_trusted_is_refused_in_one_line(few, tmp_path, cas
 
 
 def test_files_that_contradict_each_other_are_refused(compressed, few, tmp_path, bundle_folder):
-    from export import tflite_writer
+    from export.tflite import writer
 
     plan, name = compressed.plan, compressed.plan.operations[-1].weight
     codes = plan.constants[name].codes[::-1].copy()
     other = replace(plan, constants={**plan.constants, name: replace(plan.constants[name], codes=codes)})
-    tflite_writer.write(other, tmp_path / "net.tflite")
+    writer.write(other, tmp_path / "net.tflite")
     files = [bundle_folder / "model.onnx", tmp_path / "net.tflite"]
     refused(
         ParityError,
@@ -391,4 +392,4 @@ def test_a_finished_bundle_can_be_changed_by_nobody(adopted, tmp_path):
     data[-1] ^= 1
     (copy / "golden/outputs.npy").write_bytes(data)
     with pytest.raises(Exception, match=r"outputs\.npy: file changed"):
-        bundle.verify(copy)
+        builder.verify(copy)

@@ -26,8 +26,9 @@ from edge_contract.errors import (
 )
 from edge_contract.manifest import MANIFEST_NAME
 from edge_contract.profile import ReferenceProfile
-from export import bundle, runtimes
-from export.bundle import Samples
+from export.bundle import builder
+from export.bundle.builder import Samples
+from export.runtimes import execution
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +39,7 @@ def copy(bundle_folder, tmp_path):
 
 
 def test_bundle_has_everything_that_a_device_needs(bundle_folder, compressed):
-    manifest = bundle.verify(bundle_folder)
+    manifest = builder.verify(bundle_folder)
     assert [entry.path for entry in manifest.files] == [
         "golden/inputs.npy", "golden/logits.npy", "golden.json", "model.onnx", "model.tflite", "parity.json",
         "profiles/model.onnx.json", "profiles/model.tflite.json",
@@ -52,7 +53,7 @@ def test_bundle_has_everything_that_a_device_needs(bundle_folder, compressed):
 
 
 def test_lineage_tells_where_it_came_from(bundle_folder, compressed):
-    lineage = bundle.verify(bundle_folder).lineage
+    lineage = builder.verify(bundle_folder).lineage
     assert lineage["plan"] == compressed.plan.digest
     assert lineage["recipe"] == compressed.report.recipe_digest
     assert lineage["data"] == compressed.report.data_digest
@@ -65,9 +66,9 @@ def test_lineage_tells_where_it_came_from(bundle_folder, compressed):
 
 
 def test_same_inputs_give_the_same_bundle_id(bundle_folder, compressed, samples, tmp_path):
-    again = bundle.build(compressed, tmp_path / "elsewhere", version="1.0.0", samples=samples)
-    assert again.manifest.bundle_id == bundle.verify(bundle_folder).bundle_id
-    other = bundle.build(compressed, tmp_path / "other", version="1.0.1", samples=samples)
+    again = builder.build(compressed, tmp_path / "elsewhere", version="1.0.0", samples=samples)
+    assert again.manifest.bundle_id == builder.verify(bundle_folder).bundle_id
+    other = builder.build(compressed, tmp_path / "other", version="1.0.1", samples=samples)
     assert other.manifest.bundle_id != again.manifest.bundle_id
     # Unchanged files keep their hash, so that a device fetches nothing but the manifest.
     assert other.manifest.files == again.manifest.files
@@ -83,11 +84,11 @@ def test_old_runtime_passes_the_golden_test_in_its_own_interpreter(bundle_folder
     # Its kernels round otherwise on ARM, so no hash of this machine is recorded for it: steps decide.
     document = json.loads((bundle_folder / "golden.json").read_bytes())
     assert [entry["runtime"] for entry in document["entries"]] == ["onnxruntime", "litert"]
-    manifest = bundle.verify(bundle_folder)
+    manifest = builder.verify(bundle_folder)
     inputs = (np.load(bundle_folder / "golden/inputs.npy")[..., None] / np.float32(255)).astype(np.float32)
-    python = runtimes.python_for("tflite-runtime")
+    python = execution.python_for("tflite-runtime")
     artefact = manifest.artefact_for("tflite-runtime")
-    found = runtimes.run(bundle_folder / artefact.path, artefact, "tflite-runtime", inputs, python)
+    found = execution.run(bundle_folder / artefact.path, artefact, "tflite-runtime", inputs, python)
     steps = np.abs(found.codes["logits"] - np.load(bundle_folder / "golden/logits.npy"))
     assert steps.max() <= document["max_steps"] <= 4
 
@@ -100,7 +101,7 @@ def test_golden_inputs_show_every_class(bundle_folder, samples):
 
 
 def test_profile_is_of_this_artefact_on_its_runtime(bundle_folder):
-    manifest = bundle.verify(bundle_folder)
+    manifest = builder.verify(bundle_folder)
     for artefact in manifest.artefacts:
         profile = ReferenceProfile.from_bytes((bundle_folder / manifest.profiles[artefact.path]).read_bytes())
         assert profile.artefact == manifest.file(artefact.path).sha256
@@ -125,42 +126,42 @@ def test_flipped_byte_is_named_by_its_file(copy, name):
     data[len(data) // 2] ^= 1
     (copy / name).write_bytes(data)
     with pytest.raises(BundleError, match=f"{name}: file changed"):
-        bundle.verify(copy)
+        builder.verify(copy)
 
 
 def test_missing_file_is_named(copy):
     (copy / "golden/inputs.npy").unlink()
     with pytest.raises(BundleError, match=r"golden/inputs\.npy: file cannot be read \(No such file"):
-        bundle.verify(copy)
+        builder.verify(copy)
 
 
 def test_stray_file_is_named(copy):
     (copy / "golden/extra.bin").write_bytes(b"x")
     with pytest.raises(BundleError, match=r"golden/extra\.bin: is not in the manifest; remove it"):
-        bundle.verify(copy)
+        builder.verify(copy)
 
 
 def test_edited_manifest_is_refused(copy):
     text = (copy / MANIFEST_NAME).read_text()
     (copy / MANIFEST_NAME).write_text(text.replace('"version":"1.0.0"', '"version": "9.9.9"'))
     with pytest.raises(ManifestError, match="not canonical"):
-        bundle.verify(copy)
+        builder.verify(copy)
 
 
 def test_folder_without_manifest_is_refused(tmp_path):
     with pytest.raises(BundleError, match=r"no readable manifest\.json"):
-        bundle.verify(tmp_path)
+        builder.verify(tmp_path)
 
 
 # --- refused before anything is written ---
 
 
 def build(compressed, samples, out, **options):
-    return bundle.build(compressed, out, version="1.0.0", samples=samples, **options)
+    return builder.build(compressed, out, version="1.0.0", samples=samples, **options)
 
 
 def test_existing_folder_is_left_alone_unless_overwritten(compressed, samples, copy):
-    before = bundle.verify(copy).bundle_id
+    before = builder.verify(copy).bundle_id
     with pytest.raises(BundleError, match=r"copy: is there already; choose another folder, or give --overwrite"):
         build(compressed, samples, copy)
     (copy / "stray").write_bytes(b"")
@@ -183,9 +184,9 @@ def test_too_few_samples_leave_nothing_behind(compressed, samples, tmp_path, cou
 
 def test_runtimes_that_disagree_leave_nothing_behind(compressed, samples, tmp_path, monkeypatch):
     """A writer that changes one weight is caught by the comparison, not by the user."""
-    from export import tflite_writer
+    from export.tflite import writer
 
-    genuine = tflite_writer.write
+    genuine = writer.write
 
     def careless(plan, path, **options):
         name = plan.operations[-1].weight
@@ -194,7 +195,7 @@ def test_runtimes_that_disagree_leave_nothing_behind(compressed, samples, tmp_pa
         changed = replace(plan, constants={**plan.constants, name: replace(plan.constants[name], codes=codes)})
         return genuine(changed, path, **options)
 
-    monkeypatch.setattr(tflite_writer, "write", careless)
+    monkeypatch.setattr(writer, "write", careless)
     with pytest.raises(ParityError, match=r"onnxruntime and litert: \d+ of 540 integers of 'logits' differ"):
         build(compressed, samples, tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -214,7 +215,7 @@ def several(compressed, samples, tmp_path_factory):
 
 def test_each_target_has_an_artefact_and_equal_bytes_are_stored_once(several):
     folder, _ = several
-    manifest = bundle.verify(folder)
+    manifest = builder.verify(folder)
     assert [(a.target, a.path, a.runtimes) for a in manifest.artefacts] == [
         ("rpi4", "model.tflite", ("litert", "tflite-runtime")),
         ("coral-usb", "model.tflite", ("tflite-runtime",)),  # LiteRT is no runtime of that target
@@ -228,7 +229,7 @@ def test_each_target_has_an_artefact_and_equal_bytes_are_stored_once(several):
 
 def test_each_file_has_profile_golden_entries_and_parity(several):
     folder, built = several
-    manifest = bundle.verify(folder)
+    manifest = builder.verify(folder)
     golden_of = {entry["artefact"]: entry for entry in json.loads((folder / "golden.json").read_bytes())["entries"]}
     for path in ("model.tflite", "model-generic-x86.onnx", "model-rpi4.onnx"):
         profile = ReferenceProfile.from_bytes((folder / manifest.profiles[path]).read_bytes())
@@ -312,6 +313,6 @@ def test_targets_that_make_no_sense_are_refused(compressed, samples, tmp_path, t
 
 
 def test_a_target_none_of_whose_runtimes_is_here_is_refused(compressed, samples, tmp_path, monkeypatch):
-    monkeypatch.setenv(runtimes.EXTERNAL_PYTHON, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(execution.EXTERNAL_PYTHON, str(tmp_path / "nowhere"))
     with pytest.raises(MissingDependencyError, match=r"'coral-usb' runs tflite in edgetpu, tflite-runtime, and none"):
         build(compressed, samples, tmp_path / "out", targets=("coral-usb",))

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from compress.quantize.step import quantize
 from edge_contract import targets
 from edge_contract.errors import ModelError, TargetError
-from export import onnx_writer, tflite_writer
-from export.check import check_file
-from export.check_cli import check
+from export.check.cli import check
+from export.check.file import check_file
+from export.onnx import writer as onnx_writer
+from export.tflite import writer as tflite_writer
 from tests.export.edgetpu_cases import Net
 from tests.support.quant_nets import images, separable, settled
 from tests.zoo import third_party

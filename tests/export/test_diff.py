@@ -13,9 +13,10 @@ from onnx import numpy_helper
 from edge_contract import canonical
 from edge_contract.errors import BundleError, ModelError, StropError, UsageError
 from edge_contract.manifest import MANIFEST_NAME
-from export import artefacts, bundle, tables
-from export.artefacts import Request
-from export.diff import compare
+from export import tables
+from export.bundle import artefacts, builder
+from export.bundle.artefacts import Request
+from export.diff.comparison import compare
 from tests.zoo import third_party
 
 
@@ -129,7 +130,7 @@ def improved(compressed, samples, tmp_path_factory):
     plan = with_codes(compressed.plan, compressed.plan.operations[-1].weight, flip(1))
     changed = replace(compressed, plan=plan, labels=("row", "column", "diagonal"))
     folder = tmp_path_factory.mktemp("improved") / "two"
-    bundle.build(changed, folder, version="1.1.0", samples=samples, targets=("rpi4", "generic-x86", "rpi4:onnx"))
+    builder.build(changed, folder, version="1.1.0", samples=samples, targets=("rpi4", "generic-x86", "rpi4:onnx"))
     return folder
 
 

@@ -4,14 +4,16 @@
 import pytest
 
 from edge_contract import targets
-from export import edgetpu, edgetpu_agreement, edgetpu_compiler, edgetpu_logs, flatbuffer
+from export.edgetpu import agreement, logs, preflight
+from export.edgetpu import compiler as edgetpu_compiler
+from export.tflite import reader
 from tests.export.edgetpu_cases import CASES, MAPPED, log_of
 
 
 def predict(name):
     build, compiler, rows = CASES[name]
-    runtime = edgetpu_logs.RUNTIMES[compiler.split(".")[0]]
-    return edgetpu.check(flatbuffer.read(build(), name), runtime=runtime), rows
+    runtime = logs.RUNTIMES[compiler.split(".")[0]]
+    return preflight.check(reader.read(build(), name), runtime=runtime), rows
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -32,16 +34,16 @@ def test_a_transpose_in_front_costs_all_but_two_of_155_operators():
 
 def test_a_dilated_depthwise_convolution_is_mapped_from_runtime_13_on():
     build, _, _ = CASES["atrous-75"]
-    model = flatbuffer.read(build(), "deeplab")
-    assert edgetpu.check(model, runtime=12).mapped == 26
-    assert edgetpu.check(model, runtime=13).mapped == 113
+    model = reader.read(build(), "deeplab")
+    assert preflight.check(model, runtime=12).mapped == 26
+    assert preflight.check(model, runtime=13).mapped == 113
 
 
 def test_the_cases_are_evidence_that_the_agreement_command_reads(tmp_path, capsys):
     build, compiler, rows = CASES["leaky-tiny-yolo"]
     (tmp_path / "net.tflite").write_bytes(build())
     (tmp_path / "net_edgetpu.log").write_text(log_of(compiler, rows))
-    assert edgetpu_agreement.main([str(tmp_path)]) == 0
+    assert agreement.main([str(tmp_path)]) == 0
     assert capsys.readouterr().out == "logged operator: 5 of 5 agree (100.0 %), from 1 sources\n"
 
 
@@ -50,7 +52,7 @@ def test_a_compiler_that_says_otherwise_is_a_difference_with_both_numbers(tmp_pa
     (tmp_path / "net.tflite").write_bytes(build())
     other = {(kind, MAPPED): sum(n for (k, _), n in rows.items() if k == kind) for kind, _ in rows}
     (tmp_path / "net_edgetpu.log").write_text(log_of(compiler, other))
-    edgetpu_agreement.main([str(tmp_path)])
+    agreement.main([str(tmp_path)])
     printed = capsys.readouterr().out
     assert "net.tflite: CONV_2D: predicted 1 of 2 mapped, the compiler 2 of 2\n" in printed
     assert "logged operator: 2 of 5 agree (40.0 %), from 1 sources\n" in printed
@@ -66,13 +68,13 @@ def test_a_compiled_file_tells_what_was_left_to_the_cpu(tmp_path, capsys):
     pool = {"filterHeight": 2, "filterWidth": 2, "strideH": 2, "strideW": 2}
     after.add("MAX_POOL_2D", (1, 16, 16, 8), version=2, options="Pool2DOptions", **pool).conv(16)
     (tmp_path / "net_edgetpu.tflite").write_bytes(after.finish())
-    edgetpu_agreement.main([str(tmp_path)])
+    agreement.main([str(tmp_path)])
     assert capsys.readouterr().out == "compiled operator: 5 of 5 agree (100.0 %), from 1 sources\n"
 
 
 def test_a_target_without_edge_tpu_is_named():
     with pytest.raises(Exception, match="target 'rpi4' has no Edge TPU; use coral-usb or coral-devboard"):
-        edgetpu.check(flatbuffer.read(CASES["batch-30"][0](), "net"), targets.load("rpi4"))
+        preflight.check(reader.read(CASES["batch-30"][0](), "net"), targets.load("rpi4"))
 
 
 def test_comparing_counts_both_sides_of_each_kind():

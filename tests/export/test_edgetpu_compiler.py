@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from export import edgetpu_compiler, flatbuffer
-from export.edgetpu import check
+from export.edgetpu import compiler
+from export.edgetpu.preflight import check
+from export.tflite import reader
 from tests.export.edgetpu_cases import MAPPED, PLACE, Net
 
 LOG = """Edge TPU Compiler version 16.0.384591198
@@ -77,17 +78,17 @@ def install(tmp_path, monkeypatch):
 
 def test_without_the_compiler_nothing_is_asked(net, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert edgetpu_compiler.compile_model(net) is None
+    assert compiler.compile_model(net) is None
 
 
 def test_its_log_is_read_and_compared(net, install):
     seen = install()
-    log = edgetpu_compiler.compile_model(net)
+    log = compiler.compile_model(net)
     assert (log.version, log.mapped, log.failure) == ("16.0.384591198", 1, "")
     assert (log.cached_bytes, log.streamed_bytes) == (80 * 1024, 0)
     assert log.room_bytes == round(6.04 * 1024 * 1024)
     assert log.rows[("CONV_2D", PLACE)] == 1
-    found = edgetpu_compiler.compare(check(flatbuffer.read(net, "net")).histogram(), log.rows)
+    found = compiler.compare(check(reader.read(net, "net")).histogram(), log.rows)
     assert (found.agreeing, found.operators, found.differences) == (3, 3, ())
     given = json.loads(seen.read_text())
     assert given["size"] == len(net)
@@ -96,14 +97,14 @@ def test_its_log_is_read_and_compared(net, install):
 
 def test_an_older_runtime_is_asked_for(net, install):
     seen = install()
-    edgetpu_compiler.compile_model(net, runtime=13)
+    compiler.compile_model(net, runtime=13)
     arguments = json.loads(seen.read_text())["arguments"]
     assert arguments[arguments.index("-m") + 1] == "13"
 
 
 def test_it_leaves_nothing_behind(net, install):
     seen = install()
-    edgetpu_compiler.compile_model(net)
+    compiler.compile_model(net)
     assert not Path(json.loads(seen.read_text())["cwd"]).exists()
 
 
@@ -121,7 +122,7 @@ FAILURES = [
 @pytest.mark.parametrize(("text", "words"), FAILURES)
 def test_a_failure_is_an_answer_in_its_own_words(text, words, net, install):
     install(f"Edge TPU Compiler version 15.0.340273435\n{text}", code=1)
-    log = edgetpu_compiler.compile_model(net)
+    log = compiler.compile_model(net)
     assert words in log.failure
     assert log.version == "15.0.340273435"
     assert log.rows == {}
@@ -132,10 +133,10 @@ def test_a_program_that_cannot_start_is_an_answer_too(net, tmp_path, monkeypatch
     program.write_text("#!/no/such/interpreter\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "cannot be started" in edgetpu_compiler.compile_model(net).failure
+    assert "cannot be started" in compiler.compile_model(net).failure
 
 
 def test_a_log_with_the_same_kind_twice_adds_up():
-    log = edgetpu_compiler.parse("PAD    1   Mapped to Edge TPU\nPAD    2   Mapped to Edge TPU\n")
+    log = compiler.parse("PAD    1   Mapped to Edge TPU\nPAD    2   Mapped to Edge TPU\n")
     assert log.rows == {("PAD", MAPPED): 3}
     assert log.to_json()["rows"] == [{"operator": "PAD", "status": MAPPED, "count": 3}]

@@ -8,9 +8,9 @@ import pytest
 from edge_contract import targets
 from edge_contract.accelerators import Accelerator
 from edge_contract.errors import DataError
-from export import edgetpu_agreement, edgetpu_logs
-from export.edgetpu_cache import cache_of
-from export.edgetpu_status import STATUSES
+from export.edgetpu import agreement, logs
+from export.edgetpu.cache import cache_of
+from export.edgetpu.status import STATUSES
 
 FOLDER = Path(__file__).parent / "edgetpu_logs"
 FILES = sorted(FOLDER.glob("*.toml"))
@@ -21,7 +21,7 @@ each_log = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 @each_log
 def test_a_fixture_cites_its_thread_and_speaks_the_compilers_words(path):
-    log = edgetpu_logs.load(path)
+    log = logs.load(path)
     assert log.thread
     assert log.rows or log.failure or "memory" in path.stem
     assert {row.status for row in log.rows} <= set(STATUSES)
@@ -30,12 +30,12 @@ def test_a_fixture_cites_its_thread_and_speaks_the_compilers_words(path):
 
 @each_log
 def test_no_line_is_answered_otherwise_by_the_rules(path):
-    log = edgetpu_logs.load(path)
-    assert [line for answer, line in edgetpu_logs.answer(log, CORAL) if answer == edgetpu_logs.DIFFERS] == []
+    log = logs.load(path)
+    assert [line for answer, line in logs.answer(log, CORAL) if answer == logs.DIFFERS] == []
 
 
 def test_the_rate_is_printed_quoted_and_inferred_lines_apart(capsys):
-    edgetpu_agreement.main([str(FOLDER)])
+    agreement.main([str(FOLDER)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("line inferred from a thread: ")
@@ -49,7 +49,7 @@ def test_a_wrong_rule_is_counted_as_a_difference(tmp_path, capsys):
     text = 'thread = "a/b#1"\ncompiler = "16.0"\n'
     rows = 'rows = [{ operator = "HARD_SWISH", count = 2, status = "Mapped to Edge TPU" }]\n'
     (tmp_path / "one.toml").write_text(text + rows)
-    edgetpu_agreement.main([str(tmp_path)])
+    agreement.main([str(tmp_path)])
     printed = capsys.readouterr().out
     assert printed.splitlines()[0] == "one (a/b#1): HARD_SWISH 2: Mapped to Edge TPU"
     assert "log line: 0 of 1 agree (0.0 %)" in printed
@@ -59,14 +59,14 @@ def test_a_wrong_rule_is_counted_as_a_difference(tmp_path, capsys):
 def test_a_failure_that_our_tables_do_not_foresee_is_a_difference(operator, tmp_path):
     text = f'thread = "a/b#1"\ncompiler = "16.0"\nfailed_operator = "{operator}"\nfailed_version = 1\n'
     (tmp_path / "one.toml").write_text(text + 'failure = "Didn\'t find op"\n')
-    log = edgetpu_logs.load(tmp_path / "one.toml")
-    assert [answer for answer, _ in edgetpu_logs.answer(log, CORAL)] == [edgetpu_logs.DIFFERS]
+    log = logs.load(tmp_path / "one.toml")
+    assert [answer for answer, _ in logs.answer(log, CORAL)] == [logs.DIFFERS]
 
 
 def test_a_damaged_fixture_is_one_line(tmp_path):
     (tmp_path / "bad.toml").write_text("thread = 3\n")
     with pytest.raises(DataError, match=r"bad\.toml.*compiler' is missing|bad\.toml\.thread: expected text"):
-        edgetpu_logs.load(tmp_path / "bad.toml")
+        logs.load(tmp_path / "bad.toml")
 
 
 MIB = 1 << 20

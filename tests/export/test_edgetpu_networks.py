@@ -6,15 +6,16 @@ import torch
 from torch import nn
 
 from compress.quantize.step import quantize
-from export import edgetpu, flatbuffer, tflite_writer
+from export.edgetpu import preflight
+from export.tflite import reader, writer
 from tests.zoo import models as zoo
 from tests.zoo import third_party
 
 
 def written(net, inputs, folder):
     plan = quantize(net.eval(), inputs)
-    tflite_writer.write(plan, folder / "net.tflite", target="coral-usb")
-    return flatbuffer.read_file(folder / "net.tflite")
+    writer.write(plan, folder / "net.tflite", target="coral-usb")
+    return reader.read_file(folder / "net.tflite")
 
 
 def mobilenet_v1(width=0.25):
@@ -39,7 +40,7 @@ def mobilenet(tmp_path_factory):
 
 
 def test_mobilenet_v1_is_predicted_mapped_whole(mobilenet):
-    report = edgetpu.check(mobilenet)
+    report = preflight.check(mobilenet)
     assert [o for o in report.operators if not o.is_mapped] == []
     assert report.mapped_macs == 1
     assert report.confidence == "high"
@@ -50,7 +51,7 @@ def test_mobilenet_v1_is_predicted_mapped_whole(mobilenet):
 
 def test_its_multiplications_are_those_of_the_paper(mobilenet):
     # Counted by hand for width 0.25 at 64 × 64: stem, 13 depthwise, 13 pointwise, one linear layer.
-    report = edgetpu.check(mobilenet)
+    report = preflight.check(mobilenet)
     size, total, channels = 32, 32 * 32 * 8 * 27, 8
     steps = [(16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *[(128, 1)] * 5, (256, 2), (256, 1)]
     for outputs, stride in steps:
@@ -61,7 +62,7 @@ def test_its_multiplications_are_those_of_the_paper(mobilenet):
 
 
 def test_parameters_are_the_weights_and_biases(mobilenet):
-    report = edgetpu.check(mobilenet)
+    report = preflight.check(mobilenet)
     wanted = sum(len(tensor.data) for tensor in mobilenet.main.tensors if tensor.data is not None)
     assert sum(operator.parameter_bytes for operator in report.operators) == wanted
     assert report.cache.parameter_bytes == wanted
@@ -70,7 +71,7 @@ def test_parameters_are_the_weights_and_biases(mobilenet):
 def test_ds_cnn_is_predicted_mapped_whole(tmp_path):
     torch.set_num_threads(1)
     model = written(zoo.load("ds-cnn"), zoo.noise(64, 2, (1, 49, 10)), tmp_path)
-    report = edgetpu.check(model)
+    report = preflight.check(model)
     assert [(o.kind, o.status, o.detail) for o in report.operators if not o.is_mapped] == []
     assert report.mapped == len(report.operators) >= 11
     assert report.mapped_macs == 1
@@ -84,7 +85,7 @@ def test_a_hard_swish_in_front_costs_what_follows(tmp_path):
         zoo.conv(3, 8, act=nn.Hardswish), zoo.conv(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
     )
     model = written(net, zoo.noise(64, 2, (3, 16, 16)), tmp_path)
-    report = edgetpu.check(model)
+    report = preflight.check(model)
     kinds = {operator.kind for operator in model.main.operators}
     if "HARD_SWISH" in kinds:
         assert report.mapped_macs < 1
@@ -95,8 +96,8 @@ def test_a_hard_swish_in_front_costs_what_follows(tmp_path):
 
 @pytest.mark.parametrize("name", third_party.FOUND["mediapipe"])
 def test_a_float_model_of_others_is_told_so_operator_by_operator(name):
-    model = flatbuffer.read_file(third_party.path("mediapipe", name))
-    report = edgetpu.check(model)
+    model = reader.read_file(third_party.path("mediapipe", name))
+    report = preflight.check(model)
     assert report.mapped == 0
     assert len(report.operators) == len(model.main.operators)
     assert {o.status for o in report.operators} <= {

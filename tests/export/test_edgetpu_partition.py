@@ -3,8 +3,8 @@
 
 import pytest
 
-from export.edgetpu_partition import first_piece
-from export.tflite_model import Operator, Subgraph
+from export.edgetpu.partition import first_piece
+from export.tflite.model import Operator, Subgraph
 
 
 def chain(*sorts):

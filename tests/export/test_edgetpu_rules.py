@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 
 from edge_contract import targets
-from export import edgetpu, flatbuffer
-from export.edgetpu_rules import RULES
-from export.edgetpu_site import Site
+from export.edgetpu import preflight
+from export.edgetpu.rules import RULES
+from export.edgetpu.site import Site
+from export.tflite import reader
 from tests.export.edgetpu_cases import SCALE, Net
 
 
 def verdict(net, runtime=None, at=-1):
     """The verdict of the last operator of a chain."""
-    return edgetpu.check(flatbuffer.read(net.finish(), "net.tflite"), runtime=runtime).operators[at]
+    return preflight.check(reader.read(net.finish(), "net.tflite"), runtime=runtime).operators[at]
 
 
 def pool(net, kind="AVERAGE_POOL_2D", **more):
@@ -171,7 +172,7 @@ RISKS = {
 @pytest.mark.parametrize("name", RISKS)
 def test_what_may_not_be_mapped_counts_as_mapped_with_low_confidence(name):
     build, words = RISKS[name]
-    report = edgetpu.check(flatbuffer.read(build().finish(), "net.tflite"))
+    report = preflight.check(reader.read(build().finish(), "net.tflite"))
     found = report.operators[-1]
     assert (found.verdict, found.is_mapped) == ("risk", True)
     assert words in found.detail
@@ -180,7 +181,7 @@ def test_what_may_not_be_mapped_counts_as_mapped_with_low_confidence(name):
 
 
 def test_an_undocumented_rule_lowers_the_confidence_to_medium():
-    report = edgetpu.check(flatbuffer.read(image().transpose(0, 2, 1, 3).finish(), "net.tflite"))
+    report = preflight.check(reader.read(image().transpose(0, 2, 1, 3).finish(), "net.tflite"))
     assert (report.operators[0].verdict, report.confidence) == ("likely", "medium")
 
 
@@ -223,7 +224,7 @@ def test_each_refusal_comes_with_a_rewrite_where_one_is_known():
     ],
 )
 def test_an_operator_newer_than_the_compiler_fails_the_whole_file(build, words):
-    report = edgetpu.check(flatbuffer.read(build().finish(), "net.tflite"))
+    report = preflight.check(reader.read(build().finish(), "net.tflite"))
     assert len(report.faults) == 1
     assert report.faults[0].startswith(words)
     assert report.mapped == 0
@@ -232,7 +233,7 @@ def test_an_operator_newer_than_the_compiler_fails_the_whole_file(build, words):
 def test_a_site_reads_small_integer_constants_and_nothing_else():
     net = image()
     net.reshape(1, 256, 8)
-    graph = flatbuffer.read(net.finish(), "net.tflite").main
+    graph = reader.read(net.finish(), "net.tflite").main
     site = Site(graph.operators[0], graph, 14)
     assert site.constant(1) == (1, 256, 8)
     assert site.constant(0) is None

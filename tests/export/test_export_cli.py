@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.bundle import verify
+from export.bundle.builder import verify
 from strop.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]

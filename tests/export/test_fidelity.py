@@ -10,7 +10,7 @@ from scipy import special, stats
 
 from edge_contract import canonical
 from edge_contract.errors import DataError, ParityError
-from export.fidelity import BETWEEN_INT8, FLOAT, INT8, Share, compare, is_constant
+from export.parity.fidelity import BETWEEN_INT8, FLOAT, INT8, Share, compare, is_constant
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from edge_contract.errors import ModelError
-from export import tflite_schema
-from export.flatbuffer import read, read_file
-from export.flatbuffer_pack import encode
-from export.flatbuffer_walk import decode
-from export.normalise_draft import blank
+from export.normalise.draft import blank
+from export.tflite import schema as tflite_schema
+from export.tflite.encoder import encode
+from export.tflite.reader import read, read_file
+from export.tflite.walk import decode
 from tests.support import trap_files
 from tests.zoo import third_party
 

@@ -22,9 +22,9 @@ from edge_contract.errors import (
     UnsupportedOperatorError,
     UsageError,
 )
-from export import float_onnx
-from export.float_cli import float_onnx as verb
-from export.onnx_slim import slim
+from export.module import exporter
+from export.module.cli import float_onnx as verb
+from export.onnx.slim import slim
 
 
 class Recurrent(nn.Module):
@@ -91,7 +91,7 @@ def nets():
 @pytest.fixture(scope="module")
 def exported(nets, tmp_path_factory):
     folder = tmp_path_factory.mktemp("float-onnx")
-    return {name: float_onnx.export(net, x, folder / f"{name}.onnx") for name, (net, x) in nets.items()}
+    return {name: exporter.export(net, x, folder / f"{name}.onnx") for name, (net, x) in nets.items()}
 
 
 def run(path, *inputs):
@@ -140,7 +140,7 @@ def test_weights_of_recurrent_layers_lie_in_the_order_that_onnx_reads(exported):
 
 def test_opset_and_a_fixed_batch_are_what_was_asked_for(nets, tmp_path):
     net, x = nets["mlp"]
-    made = float_onnx.export(net, x, tmp_path / "mlp.onnx", opset=21, dynamic_batch=False, outputs=("logits",))
+    made = exporter.export(net, x, tmp_path / "mlp.onnx", opset=21, dynamic_batch=False, outputs=("logits",))
     assert made.opset == 21
     assert made.inputs["input"] == (1, 640)
     assert made.outputs == {"logits": (1, 10)}
@@ -151,7 +151,7 @@ def test_opset_and_a_fixed_batch_are_what_was_asked_for(nets, tmp_path):
 def test_several_inputs_and_outputs_keep_their_order(tmp_path):
     torch.manual_seed(1)
     net, words, measured = TwoInputs(), torch.randint(0, 50, (5, 7)), torch.randn(5, 4)
-    made = float_onnx.export(net, (words, measured), tmp_path / "two.onnx")
+    made = exporter.export(net, (words, measured), tmp_path / "two.onnx")
     assert list(made.inputs) == ["input_0", "input_1"]
     wanted = net(words, measured)
     score, joined = run(made.path, words[:1], measured[:1])
@@ -162,7 +162,7 @@ def test_several_inputs_and_outputs_keep_their_order(tmp_path):
 def test_weights_beside_the_file_give_the_same_answers_and_an_old_one_is_cleared_away(nets, exported, tmp_path):
     net, x = nets["mlp"]
     out, beside = tmp_path / "big.onnx", tmp_path / "big.onnx.data"
-    made = float_onnx.export(net, x, out, external_bytes=100_000)
+    made = exporter.export(net, x, out, external_bytes=100_000)
     assert beside.stat().st_size > 390_000 > 5000 > out.stat().st_size
     assert made.size == out.stat().st_size + beside.stat().st_size
     assert beside.stat().st_mode == out.stat().st_mode
@@ -172,14 +172,14 @@ def test_weights_beside_the_file_give_the_same_answers_and_an_old_one_is_cleared
     for file in (out, beside):
         (moved / file.name).write_bytes(file.read_bytes())
     np.testing.assert_array_equal(run(moved / out.name, x)[0], run(out, x)[0])
-    float_onnx.export(net, x, out)
+    exporter.export(net, x, out)
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["big.onnx"]
 
 
 @pytest.mark.parametrize(("name", "share"), [("lstm", 0.45), ("vit", 0.45)])
 def test_dynamic_int8_is_small_and_near(nets, exported, tmp_path, name, share):
     net, x = nets[name]
-    made = float_onnx.dynamic_int8(net, x, tmp_path / f"{name}.onnx")
+    made = exporter.dynamic_int8(net, x, tmp_path / f"{name}.onnx")
     assert made.size < share * exported[name].size
     assert 1e-5 < made.fidelity["output"].relative_error < 0.03
     assert made.precision == "dynamic-int8"
@@ -191,7 +191,7 @@ def test_dynamic_int8_is_small_and_near(nets, exported, tmp_path, name, share):
 
 def test_what_stays_float_is_said(nets, tmp_path):
     net, x = nets["gru"]
-    made = float_onnx.dynamic_int8(net, x, tmp_path / "gru.onnx")
+    made = exporter.dynamic_int8(net, x, tmp_path / "gru.onnx")
     assert made.operators["GRU"] == 1
     assert "1 GRU in float" in made.notes
 
@@ -199,14 +199,14 @@ def test_what_stays_float_is_said(nets, tmp_path):
 def test_net_without_linear_layers_has_nothing_for_dynamic_int8(tmp_path):
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
     with pytest.raises(ModelError, match="no operator with weights that can become int8 among Conv, Relu"):
-        float_onnx.dynamic_int8(net, torch.randn(2, 1, 8, 8), tmp_path / "conv.onnx")
+        exporter.dynamic_int8(net, torch.randn(2, 1, 8, 8), tmp_path / "conv.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_trap_shapes_of_constants_break_the_stock_quantizer_until_they_are_cleared(nets, tmp_path):
     from onnxruntime.quantization import quantize_dynamic
 
-    from export.float_onnx_trace import quietly
+    from export.module.trace import quietly
 
     net, x = nets["mlp"]
     raw, out = tmp_path / "raw.onnx", tmp_path / "int8.onnx"
@@ -283,7 +283,7 @@ class Tied(nn.Module):
 
 def test_tied_weights_are_stored_once(tmp_path):
     torch.manual_seed(2)
-    made = float_onnx.export(Tied(), torch.randint(0, 5000, (4, 3)), tmp_path / "tied.onnx")
+    made = exporter.export(Tied(), torch.randint(0, 5000, (4, 3)), tmp_path / "tied.onnx")
     assert made.size < 5000 * 32 * 4 + 4096
 
 
@@ -310,7 +310,7 @@ def line_of(mark, source=__file__):
 )
 def test_what_cannot_be_exported_is_one_line_with_the_place_and_a_rewrite(net, error, mark, words, tmp_path, capfd):
     with pytest.raises(error) as refusal:
-        float_onnx.export(net, torch.randn(6, 4), tmp_path / "x.onnx")
+        exporter.export(net, torch.randn(6, 4), tmp_path / "x.onnx")
     text = str(refusal.value)
     assert words in text
     assert refusal.value.fix
@@ -335,7 +335,7 @@ def test_wrong_answers_are_refused_and_leave_the_file_that_was_there(tmp_path):
     out = tmp_path / "x.onnx"
     out.write_bytes(b"the one before")
     with pytest.raises(ParityError, match=r"output 'output' in ONNX Runtime is not torch's: relative error"):
-        float_onnx.export(Counter(), torch.randn(4, 3), out)
+        exporter.export(Counter(), torch.randn(4, 3), out)
     assert out.read_bytes() == b"the one before"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -351,19 +351,19 @@ def test_wrong_answers_are_refused_and_leave_the_file_that_was_there(tmp_path):
 )
 def test_wrong_words_are_said(options, inputs, error, words, tmp_path):
     with pytest.raises(error, match=words):
-        float_onnx.export(nn.Linear(4, 2), inputs, tmp_path / "x.onnx", **options)
+        exporter.export(nn.Linear(4, 2), inputs, tmp_path / "x.onnx", **options)
 
 
 def test_missing_folder_is_said_before_anything_is_traced(tmp_path):
     with pytest.raises(DataError, match="make its folder"):
-        float_onnx.export(nn.Linear(4, 2), torch.ones(2, 4), tmp_path / "none" / "x.onnx")
+        exporter.export(nn.Linear(4, 2), torch.ones(2, 4), tmp_path / "none" / "x.onnx")
 
 
 def test_module_keeps_its_modes_and_nothing_is_printed(tmp_path, capfd):
     net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.BatchNorm1d(4))
     net[2].eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    float_onnx.export(net, torch.randn(5, 4), tmp_path / "x.onnx")
+    exporter.export(net, torch.randn(5, 4), tmp_path / "x.onnx")
     assert [module.training for module in net] == [True, True, False]
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert capfd.readouterr() == ("", "")

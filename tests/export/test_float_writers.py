@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from compress.quantize.gates import open_gates
 from compress.quantize.step import folded
 from edge_contract.errors import UnsupportedOperatorError
-from export import float_onnx_writer, float_tflite_writer
-from export.inspection import describe
+from export.inspection.inspect import describe
+from export.onnx import float_writer as float_onnx_writer
+from export.tflite import float_writer as float_tflite_writer
 from tests.support.quant_nets import images, mobile, residual, separable, settled
 from tests.zoo.models import MEMBERS, load, noise
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from edge_contract import targets
 from edge_contract.errors import StropError
-from export import inspection
-from export.flatbuffer import read
-from export.flatbuffer_walk import decode
-from export.normalise import normalise
+from export.inspection import inspect
+from export.normalise.normaliser import normalise
+from export.tflite.reader import read
+from export.tflite.walk import decode
 from tests.support import trap_files
 from tests.support.hostile import damaged, lying
 from tests.zoo import third_party
@@ -90,7 +90,7 @@ def describe(tmp_path):
     def told(data, suffix):
         path = tmp_path / f"net{suffix}"
         path.write_bytes(data)
-        return inspection.describe(path)
+        return inspect.describe(path)
 
     return told
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from compress.quantize import integer
 from compress.quantize.step import quantize
-from export import onnx_writer
+from export.onnx import writer
 from tests.support.identity import INTEGER_OPERATORS, codes_of, compare, hidden, in_onnx
 from tests.support.quant_nets import Inverted, Net, conv, images, mobile, residual, separable, settled
 
@@ -152,7 +152,7 @@ def test_series_are_identical(tmp_path):
 def test_both_forms_of_onnx_hold_the_same_integers(tmp_path):
     plan, x = quantize(settled(mobile), images(64, 1)), images(50, 2)
     for is_qdq in (False, True):
-        onnx_writer.write(plan, tmp_path / "net.onnx", is_qdq=is_qdq)
+        writer.write(plan, tmp_path / "net.onnx", is_qdq=is_qdq)
         found, operators = in_onnx(tmp_path / "net.onnx", codes_of(plan, x).numpy())
         assert np.array_equal(found["logits"], integer.run(plan, x)["logits"])
         assert set(operators) <= INTEGER_OPERATORS
@@ -160,7 +160,7 @@ def test_both_forms_of_onnx_hold_the_same_integers(tmp_path):
 
 def test_int8_onnx_holds_the_same_integers_without_the_shift(tmp_path):
     plan, x = quantize(settled(separable), images(64, 1)), images(50, 2)
-    onnx_writer.write(plan, tmp_path / "s8.onnx", activation="int8")
+    writer.write(plan, tmp_path / "s8.onnx", activation="int8")
     found, operators = in_onnx(tmp_path / "s8.onnx", codes_of(plan, x).numpy(), shift=0)
     assert np.array_equal(found["logits"], integer.run(plan, x)["logits"])
     assert set(operators) <= INTEGER_OPERATORS
@@ -168,7 +168,7 @@ def test_int8_onnx_holds_the_same_integers_without_the_shift(tmp_path):
 
 def test_onnx_answers_do_not_depend_on_the_batch(tmp_path):
     plan, x = quantize(settled(residual), images(64, 1)), images(7, 2)
-    onnx_writer.write(plan, tmp_path / "net.onnx")
+    writer.write(plan, tmp_path / "net.onnx")
     codes = codes_of(plan, x).numpy()
     together, _ = in_onnx(tmp_path / "net.onnx", codes)
     apart = [in_onnx(tmp_path / "net.onnx", codes[i : i + 1])[0]["logits"] for i in range(7)]

@@ -21,11 +21,12 @@ from edge_contract.errors import (
     UnsupportedOperatorError,
     UsageError,
 )
-from export import keras, keras_child, keras_load, keras_operators, runtimes
-from export.flatbuffer import read
-from export.keras_cli import keras as verb
-from export.keras_faults import Ending, explain
-from export.normalise import normalise
+from export.keras import child, converter, load, operators
+from export.keras.cli import keras as verb
+from export.keras.faults import Ending, explain
+from export.normalise.normaliser import normalise
+from export.runtimes import execution
+from export.tflite.reader import read
 
 ROOT = Path(__file__).parents[2]
 starts_tensorflow = pytest.mark.slow  # importing it takes four seconds of a core, each time
@@ -54,7 +55,7 @@ def digits(models):
 def net(models, digits):
     """The trained net, converted to int8."""
     calibration = digits["calibration"]
-    return keras.convert(models / "net.keras", calibration=calibration, precision="int8", target="coral-usb")
+    return converter.convert(models / "net.keras", calibration=calibration, precision="int8", target="coral-usb")
 
 
 def fully_connected(data):
@@ -78,8 +79,8 @@ def test_every_tensor_of_an_int8_file_is_an_integer(net):
 @pytest.mark.parametrize("runtime", ["litert", "tflite-runtime"])
 def test_int8_file_keeps_the_accuracy_of_the_keras_model_in_every_runtime(net, digits, runtime, tmp_path):
     (tmp_path / net.artefact.path).write_bytes(net.data)
-    python = runtimes.python_for(runtime)
-    found = runtimes.run(tmp_path / net.artefact.path, net.artefact, runtime, digits["x"], python)
+    python = execution.python_for(runtime)
+    found = execution.run(tmp_path / net.artefact.path, net.artefact, runtime, digits["x"], python)
     answers, wanted = found.values["output"], digits["answers"]
     assert np.linalg.norm(answers - wanted) < 0.06 * np.linalg.norm(wanted)
     right = [(rows.argmax(1) == digits["y"]).mean() for rows in (answers, wanted)]
@@ -121,7 +122,7 @@ def test_verb_converts_a_saved_model_whatever_the_persons_own_settings(models, t
 
 @starts_tensorflow
 def test_recurrent_layer_runs_in_float_and_without_calibration_data(models):
-    made = keras.convert(models / "recurrent.keras", calibration=None, precision="float32", target="rpi4")
+    made = converter.convert(models / "recurrent.keras", calibration=None, precision="float32", target="rpi4")
     assert all(check.fidelity.relative_error < 1e-5 for check in made.checks)
     assert [check.runtime for check in made.checks] == ["litert", "tflite-runtime"]
     assert any("control flow (1 WHILE)" in note for note in made.notes)
@@ -132,7 +133,7 @@ def test_recurrent_layer_runs_in_float_and_without_calibration_data(models):
 def test_segfault_of_the_converter_is_one_line_that_names_the_layer(models, tmp_path):
     samples = np.zeros((4, 7, 4), np.float32)
     with pytest.raises(UnsupportedOperatorError) as refusal:
-        keras.convert(models / "recurrent.keras", calibration=samples, precision="int8", target="rpi4")
+        converter.convert(models / "recurrent.keras", calibration=samples, precision="int8", target="rpi4")
     text = str(refusal.value)
     assert "TensorFlow crashed (SIGSEGV) while converting to int8: its quantizer cannot read the loop of LSTM" in text
     assert "--precision float32" in text
@@ -144,7 +145,7 @@ def test_segfault_of_the_converter_is_one_line_that_names_the_layer(models, tmp_
 def test_operator_without_tflite_form_is_named_with_its_node(models, tmp_path):
     text = (models / "error_function.txt").read_text()
     assert text.count("\n") > 20  # what a person would have to read
-    keras_child._refuse(tmp_path, "", text, "", "")
+    child._refuse(tmp_path, "", text, "", "")
     found = explain(Ending(1, "", tmp_path, 60, 2048), "net.keras")
     with pytest.raises(UnsupportedOperatorError, match=r"Erf \(node '\w+/Erf'\) has no TFLite operator.*gelu"):
         raise found
@@ -153,16 +154,20 @@ def test_operator_without_tflite_form_is_named_with_its_node(models, tmp_path):
 @starts_tensorflow
 def test_memory_is_bounded(models):
     samples = np.ones((2, 4), np.float32)
-    limits = keras.Limits(memory_mib=1024)
+    limits = converter.Limits(memory_mib=1024)
     with pytest.raises(ModelError, match="needed more than 1024 MiB while running the model; give --memory-mib"):
-        keras.convert(models / "greedy", calibration=samples, precision="float32", target="rpi4", limits=limits)
+        converter.convert(models / "greedy", calibration=samples, precision="float32", target="rpi4", limits=limits)
 
 
 @starts_tensorflow
 def test_time_is_bounded(models):
     with pytest.raises(ModelError, match="gave no answer in 1 s while importing TensorFlow"):
-        keras.convert(
-            models / "greedy", calibration=None, precision="float32", target="rpi4", limits=keras.Limits(timeout_s=1)
+        converter.convert(
+            models / "greedy",
+            calibration=None,
+            precision="float32",
+            target="rpi4",
+            limits=converter.Limits(timeout_s=1),
         )
 
 
@@ -172,17 +177,17 @@ def test_trap_loop_in_an_int8_file_is_refused(models):
     kinds = [op.kind for op in read(data, "x").main.operators]
     assert {"DEQUANTIZE", "WHILE", "QUANTIZE"} <= set(kinds)  # what the converter calls int8
     with pytest.raises(UnsupportedOperatorError, match=r"control flow \(1 WHILE\) has no int8 form"):
-        keras_operators.examine(data, targets.load("rpi4"), "int8", where="doubling")
+        operators.examine(data, targets.load("rpi4"), "int8", where="doubling")
 
 
 @starts_tensorflow
 def test_trap_float_operators_in_an_int8_file_are_said_and_refused_for_an_accelerator(models):
     data = (models / "attention.tflite").read_bytes()
-    notes = keras_operators.examine(data, targets.load("rpi4"), "int8", where="attention")
+    notes = operators.examine(data, targets.load("rpi4"), "int8", where="attention")
     assert any("operators that stay in float: 1 NEG" in note for note in notes)
     assert any("BATCH_MATMUL" in note and "not in the list of target 'rpi4'" in note for note in notes)
     with pytest.raises(UnsupportedOperatorError, match="1 NEG; replace these layers"):
-        keras_operators.examine(data, targets.load("coral-usb"), "int8", where="attention")
+        operators.examine(data, targets.load("coral-usb"), "int8", where="attention")
 
 
 @starts_tensorflow
@@ -190,14 +195,14 @@ def test_trap_hidden_variables_become_operators_that_no_runtime_has(models, tmp_
     path = tmp_path / "model.tflite"
     path.write_bytes((models / "variables.tflite").read_bytes())
     with pytest.raises(UnsupportedOperatorError, match="no runtime of ours has: READ_VARIABLE, VAR_HANDLE"):
-        keras_operators.examine(path.read_bytes(), targets.load("rpi4"), "float32", where="recurrent")
+        operators.examine(path.read_bytes(), targets.load("rpi4"), "float32", where="recurrent")
 
 
 @starts_tensorflow
 def test_type_of_the_ends_is_held(models):
     data = (models / "attention.tflite").read_bytes()
     with pytest.raises(ModelError, match=r"tensor '.*' is int8, not float32"):
-        keras_operators.examine(data, targets.load("rpi4"), "float32", where="attention")
+        operators.examine(data, targets.load("rpi4"), "float32", where="attention")
 
 
 @pytest.fixture
@@ -230,19 +235,19 @@ ONES = np.ones((3, 4), np.float32)
         ("good.keras", {"calibration": ONES * np.inf}, DataError, "NaN or an infinity"),
         ("good.keras", {"precision": "int4"}, UsageError, "use int8 or float32"),
         ("good.keras", {"target": "rpi9"}, TargetError, "unknown target"),
-        ("good.keras", {"limits": keras.Limits(memory_mib=500)}, UsageError, "needs 1024 MiB"),
+        ("good.keras", {"limits": converter.Limits(memory_mib=500)}, UsageError, "needs 1024 MiB"),
     ],
 )
 def test_what_needs_no_tensorflow_to_be_refused_is_refused_at_once(files, name, options, error, words):
     chosen = {"calibration": ONES, "precision": "int8", "target": "rpi4", **options}
     with pytest.raises(error, match=words):
-        keras.convert(files / name, **chosen)
+        converter.convert(files / name, **chosen)
 
 
 def test_missing_tensorflow_is_one_line_with_the_install_command(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(MissingDependencyError, match=r'TensorFlow is not installed; pip install "strop\[tensorflow\]"'):
-        keras.convert(files / "good.keras", calibration=ONES, precision="int8", target="rpi4")
+        converter.convert(files / "good.keras", calibration=ONES, precision="int8", target="rpi4")
 
 
 @pytest.mark.parametrize(
@@ -260,9 +265,9 @@ def test_missing_tensorflow_is_one_line_with_the_install_command(files, monkeypa
 def test_input_gets_batch_one_and_the_sizes_of_the_data(shape, given, fixed):
     if isinstance(fixed, str):
         with pytest.raises(ModelError, match=fixed):
-            keras_load.fixed(shape, given)
+            load.fixed(shape, given)
     else:
-        assert keras_load.fixed(shape, given) == fixed
+        assert load.fixed(shape, given) == fixed
 
 
 # What Keras and TensorFlow 2.21 said, shortened.
@@ -321,6 +326,6 @@ def test_refusal_of_the_child_arrives_as_it_was_raised(tmp_path):
     (tmp_path / "job.json").write_text(
         json.dumps({"memory_mib": 8192, "model": "x", "precision": "int8", "shape": [4]})
     )
-    keras_child._refuse(tmp_path, "ModelError", "2 inputs", "variable 'w'", "make one")
+    child._refuse(tmp_path, "ModelError", "2 inputs", "variable 'w'", "make one")
     found = explain(Ending(1, "", tmp_path, 60, 2048), "net.keras")
     assert (type(found), str(found)) == (ModelError, "net.keras, variable 'w': 2 inputs; make one")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edge_contract.errors import StropError
-from export import material
+from export.bundle import material
 
 
 @pytest.fixture

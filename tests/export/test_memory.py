@@ -10,8 +10,11 @@ import torch
 
 from compress.quantize.step import quantize
 from edge_contract.errors import ModelError
-from export import flatbuffer, memory, memory_onnx, onnx_writer, tflite_writer
-from export.arena import ALIGNMENT, FOREVER, Block, arena_bytes
+from export.memory import onnx, prediction
+from export.memory.arena import ALIGNMENT, FOREVER, Block, arena_bytes
+from export.onnx import writer as onnx_writer
+from export.tflite import reader
+from export.tflite import writer as tflite_writer
 from tests.export.edgetpu_cases import Net
 from tests.support.quant_nets import images, mobile, residual, separable, settled
 from tests.zoo import third_party
@@ -30,9 +33,9 @@ def interpreter(path):
 
 def real_arena(path):
     """Bytes from the first to the last address of the tensors that we say are in the arena."""
-    running, graph = interpreter(path), flatbuffer.read_file(path).main
+    running, graph = interpreter(path), reader.read_file(path).main
     spans = []
-    for block in memory.lives(graph):
+    for block in prediction.lives(graph):
         array = running.tensor(block.tensor)()
         start = array.__array_interface__["data"][0]
         spans.append((start, start + array.nbytes))
@@ -58,7 +61,7 @@ def plan(request):
 
 def test_the_arena_of_our_files_is_the_runtimes(plan, tmp_path):
     tflite_writer.write(plan, tmp_path / "net.tflite")
-    report = memory.predict(flatbuffer.read_file(tmp_path / "net.tflite"))
+    report = prediction.predict(reader.read_file(tmp_path / "net.tflite"))
     real = real_arena(tmp_path / "net.tflite")
     assert abs(report.arena_bytes - real) <= BOUND * real
     assert report.peak_activation_bytes <= report.arena_bytes
@@ -71,15 +74,15 @@ FIXED = [name for name in third_party.FOUND["mediapipe"] if name != "selfie_segm
 @pytest.mark.parametrize("name", FIXED)
 def test_the_arena_of_others_files_is_the_runtimes(name):
     path = third_party.path("mediapipe", name)
-    report, real = memory.predict(flatbuffer.read_file(path)), real_arena(path)
+    report, real = prediction.predict(reader.read_file(path)), real_arena(path)
     assert abs(report.arena_bytes - real) <= BOUND * real
 
 
 def test_a_model_that_unrolls_large_windows_is_found_out():
     # basic-pitch: a file of 204 KB whose convolution 3 × 39 unrolls to 170 MB.
     path = third_party.path("basic-pitch", "nmp.tflite")
-    report = memory.predict(flatbuffer.read_file(path))
-    running, graph = interpreter(path), flatbuffer.read_file(path).main
+    report = prediction.predict(reader.read_file(path))
+    running, graph = interpreter(path), reader.read_file(path).main
     # Its planner runs again while it runs, so that scratch tensors and those on the heap must be told apart by place.
     constant = {tensor.index for tensor in graph.tensors if tensor.data is not None}
     spans = []
@@ -97,8 +100,8 @@ def test_a_model_that_unrolls_large_windows_is_found_out():
 
 def test_the_peak_names_its_operator_and_tensors():
     net = Net((1, 4, 4, 8)).conv(64, 1).conv(4, 1)
-    model = flatbuffer.read(net.finish(), "net.tflite")
-    report = memory.predict(model)
+    model = reader.read(net.finish(), "net.tflite")
+    report = prediction.predict(model)
     assert (report.at_operator, report.peak_kind) == (1, "CONV_2D")
     # The input keeps its place to the end, so that it counts beside both sides of the wide tensor.
     assert report.peak_activation_bytes == 4 * 4 * (8 + 64 + 4)
@@ -109,7 +112,7 @@ def test_the_peak_names_its_operator_and_tensors():
 
 def test_weights_that_are_unpacked_at_load_are_no_activations():
     path = third_party.path("mediapipe", "face_landmark.tflite")
-    report = memory.predict(flatbuffer.read_file(path))
+    report = prediction.predict(reader.read_file(path))
     assert report.persistent_bytes > 1_000_000  # float16 weights as float32
     assert report.total_bytes == report.arena_bytes + report.weights_bytes + report.persistent_bytes
 
@@ -117,13 +120,13 @@ def test_weights_that_are_unpacked_at_load_are_no_activations():
 def test_a_view_and_an_overwriting_operator_take_no_memory_of_their_own():
     plain = Net((1, 8, 8, 16)).conv(16).conv(16)
     shared = Net((1, 8, 8, 16)).conv(16).add("RESHAPE", after=[]).conv(16)
-    sizes = [memory.predict(flatbuffer.read(net.finish(), "n")).arena_bytes for net in (plain, shared)]
+    sizes = [prediction.predict(reader.read(net.finish(), "n")).arena_bytes for net in (plain, shared)]
     assert sizes[0] == sizes[1]
 
 
 def test_an_integer_convolution_unrolls_its_windows():
     small, large = (Net((1, 32, 32, 8)).conv(8, size) for size in (1, 5))
-    blocks = [memory.scratch(flatbuffer.read(net.finish(), "n").main) for net in (small, large)]
+    blocks = [prediction.scratch(reader.read(net.finish(), "n").main) for net in (small, large)]
     assert blocks[0] == ()
     assert blocks[1][0].size == 32 * 32 * 5 * 5 * 8
 
@@ -167,14 +170,14 @@ def test_onnx_results_have_the_bytes_that_the_runtimes_profile_tells(plan, tmp_p
     profile = json.loads(Path(session.end_profiling()).read_text())
     events = [event["args"] for event in profile if event["name"].endswith("_kernel_time")]
     told = sorted(int(event["output_size"]) for event in events)
-    predicted = memory_onnx.sizes((tmp_path / "net.onnx").read_bytes(), "net.onnx")
+    predicted = onnx.sizes((tmp_path / "net.onnx").read_bytes(), "net.onnx")
     names = {value.name for value in session.get_inputs()}
     assert sorted(size for name, size in predicted.items() if name not in names) == told
 
 
 def test_onnx_memory_is_plausible(plan, tmp_path):
     onnx_writer.write(plan, tmp_path / "net.onnx")
-    report = memory_onnx.predict((tmp_path / "net.onnx").read_bytes(), "net.onnx")
+    report = onnx.predict((tmp_path / "net.onnx").read_bytes(), "net.onnx")
     assert report.peak_activation_bytes <= report.arena_bytes
     assert report.weights_bytes > 1000
     assert report.peak_tensors
@@ -182,4 +185,4 @@ def test_onnx_memory_is_plausible(plan, tmp_path):
 
 def test_a_damaged_onnx_file_is_one_line():
     with pytest.raises(ModelError, match=r"^net\.onnx: shapes cannot be inferred: \w+$"):
-        memory_onnx.predict(b"\x0a\xffgarbage", "net.onnx")
+        onnx.predict(b"\x0a\xffgarbage", "net.onnx")

@@ -11,12 +11,12 @@ import pytest
 
 from edge_contract import targets
 from edge_contract.errors import ModelError
-from export.flatbuffer import read
-from export.flatbuffer_pack import encode
-from export.flatbuffer_walk import decode
-from export.normalise import SOURCE_KEY, normalise
-from export.normalise_draft import blank
-from export.normalise_pads import same_padding
+from export.normalise.draft import blank
+from export.normalise.normaliser import SOURCE_KEY, normalise
+from export.normalise.pads import same_padding
+from export.tflite.encoder import encode
+from export.tflite.reader import read
+from export.tflite.walk import decode
 from tests.support import converter_files, trap_files
 from tests.support.tflite_runs import real, relative_error, run_here, run_old
 from tests.zoo import third_party

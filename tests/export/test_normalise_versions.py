@@ -3,12 +3,12 @@
 
 import pytest
 
-from export.flatbuffer import read
-from export.flatbuffer_walk import decode
-from export.normalise import normalise
-from export.normalise_draft import Draft
-from export.normalise_versions import Use, honest_version
-from export.tflite_schema import OPTIONS_OF
+from export.normalise.draft import Draft
+from export.normalise.normaliser import normalise
+from export.normalise.versions import Use, honest_version
+from export.tflite.reader import read
+from export.tflite.schema import OPTIONS_OF
+from export.tflite.walk import decode
 from tests.support import trap_files
 
 

@@ -10,7 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_contract.errors import ModelError
-from export import inspection, onnx_reader
+from export.inspection import inspect
+from export.onnx import reader
 from tests.zoo import third_party
 
 
@@ -29,12 +30,12 @@ def weight(shape=(4, 3)):
 
 
 def read(model):
-    return onnx_reader.read(model.SerializeToString(), where="net.onnx")
+    return reader.read(model.SerializeToString(), where="net.onnx")
 
 
 def refused(data, folder=None):
     with pytest.raises(ModelError) as refusal:
-        model = onnx_reader.read(data, where="net.onnx", folder=folder)
+        model = reader.read(data, where="net.onnx", folder=folder)
         [constant.array() for constant in model.graph.constants.values()]
     assert "\n" not in str(refusal.value)
     return str(refusal.value)
@@ -43,7 +44,7 @@ def refused(data, folder=None):
 @pytest.mark.parametrize("source", ["ours", "theirs"])
 def test_it_reads_what_onnx_reads(source, bundle_folder):
     path = bundle_folder / "model.onnx" if source == "ours" else third_party.path("basic-pitch", "nmp.onnx")
-    found, known = onnx_reader.read_file(path), onnx.load(path)
+    found, known = reader.read_file(path), onnx.load(path)
     assert Counter(n.kind for n in found.graph.nodes) == Counter(n.op_type for n in known.graph.node)
     assert [n.inputs for n in found.graph.nodes] == [tuple(n.input) for n in known.graph.node]
     assert len(found.graph.constants) == len(known.graph.initializer)
@@ -89,7 +90,7 @@ def test_inner_graphs_are_counted(tmp_path):
     choice = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
     model = net(numpy_helper.from_array(np.array(True), "c"), nodes=[choice])
     (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
-    assert inspection.describe(tmp_path / "net.onnx").operators == (("If", 17, 1), ("Relu", 17, 2))
+    assert inspect.describe(tmp_path / "net.onnx").operators == (("If", 17, 1), ("Relu", 17, 2))
 
 
 # --- damaged and hostile ---
@@ -100,7 +101,7 @@ def test_a_file_cut_short_is_refused_or_read_but_never_crashes(bundle_folder):
     kept = 0
     for end in range(0, len(data), max(1, len(data) // 200)):
         try:
-            onnx_reader.read(data[:end], where="net.onnx")
+            reader.read(data[:end], where="net.onnx")
         except ModelError:
             continue
         kept += 1  # cut between two fields behind the graph
@@ -115,7 +116,7 @@ def test_flipped_bytes_never_crash(bundle_folder):
         for place in random.integers(0, len(data), 3):
             changed[place] = int(random.integers(0, 256))
         try:
-            model = onnx_reader.read(bytes(changed), where="net.onnx")
+            model = reader.read(bytes(changed), where="net.onnx")
             [constant.array() for constant in model.graph.constants.values()]
             outcomes["read"] += 1
         except ModelError as error:
@@ -126,7 +127,7 @@ def test_flipped_bytes_never_crash(bundle_folder):
 
 def test_memory_is_bounded_by_the_limit_and_not_by_the_file(monkeypatch):
     """An empty node costs two bytes in the file and hundreds in a parser that keeps them all."""
-    monkeypatch.setattr(onnx_reader, "_MAX_PARTS", 5000)
+    monkeypatch.setattr(reader, "_MAX_PARTS", 5000)
     data = b"\x3a" + varint(2_000_000) + b"\x0a\x00" * 1_000_000  # graph { node {} node {} … }
     tracemalloc.start()
     assert "more than 5000 parts" in refused(data)
@@ -194,7 +195,7 @@ def outside(location, **places):
 def test_weights_beside_the_model_are_read(tmp_path):
     values = np.arange(12, dtype=np.float32)
     (tmp_path / "w.bin").write_bytes(b"skip" + values.tobytes())
-    model = onnx_reader.read(outside("w.bin", offset=4, length=48), where="net.onnx", folder=tmp_path)
+    model = reader.read(outside("w.bin", offset=4, length=48), where="net.onnx", folder=tmp_path)
     np.testing.assert_array_equal(model.graph.constants["w"].array(), values.reshape(4, 3))
     assert model.outside == ("w.bin",)
 

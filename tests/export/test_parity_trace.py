@@ -13,8 +13,11 @@ from compress.quantize.plan import QuantizationPlan
 from compress.quantize.step import quantize
 from edge_contract import canonical
 from edge_contract.errors import DataError, ParityError, UsageError
-from export import onnx_writer, parity, parity_trace, runtimes, tflite_writer
-from export.parity_kernels import Kernels
+from export.onnx import writer as onnx_writer
+from export.parity import gate, trace
+from export.parity.kernels import Kernels
+from export.runtimes import execution
+from export.tflite import writer as tflite_writer
 from tests.support.quant_nets import conv, images, mobile, residual, settled
 
 
@@ -31,7 +34,7 @@ def rows():
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_modern_runtimes_compute_every_operation_as_planned(plan, rows, runtime):
-    found = parity.trace(plan, rows, runtime)
+    found = gate.trace(plan, rows, runtime)
     assert [row.name for row in found.rows] == [op.name for op in plan.operations]
     assert found.cause is None
     assert all(row.alone == ((0, 0), (0, 0)) for row in found.rows)
@@ -40,14 +43,14 @@ def test_modern_runtimes_compute_every_operation_as_planned(plan, rows, runtime)
 
 
 def test_two_runtimes_are_compared_with_each_other(plan, rows):
-    found = parity.trace(plan, rows[:2], "litert", "onnxruntime")
+    found = gate.trace(plan, rows[:2], "litert", "onnxruntime")
     assert (found.first, found.second, found.cause) == ("litert", "onnxruntime", None)
 
 
 def test_old_kernels_are_named_by_the_first_operation_that_they_round_otherwise(rows):
     """The cascade grows layer by layer; alone, a kernel moves a few codes by one step, and an addition none."""
     plan = quantize(settled(mobile, seed=2), images(96, 1))
-    found = parity.trace(plan, rows, "tflite-runtime")
+    found = gate.trace(plan, rows, "tflite-runtime")
     cause = found.cause
     assert cause.kind == "conv2d"
     assert cause.alone[0] == (cause.differing, cause.max_steps)  # nothing came before it
@@ -75,7 +78,7 @@ def test_operation_of_a_wrong_kernel_is_named_in_the_refusal(plan, rows, monkeyp
     name = [op.name for op in plan.operations if op.kind == "conv2d"][3]
     write = onnx_writer.write
     monkeypatch.setattr(onnx_writer, "write", lambda p, path, **k: replace(write(changed(p, name), path, **k)))
-    found = parity.trace(plan, rows, "onnxruntime")
+    found = gate.trace(plan, rows, "onnxruntime")
     assert found.cause.name == name
     moved = [row.name for row in found.rows if row.alone[0][0]]
     assert moved == [name]  # all others compute rightly what they are given
@@ -90,9 +93,9 @@ def test_the_gate_names_the_operation(plan, rows, monkeypatch, tmp_path):
         (tmp_path / a.path, a)
         for a in (onnx_writer.write(plan, tmp_path / "m.onnx"), tflite_writer.write(plan, tmp_path / "m.tflite"))
     ]
-    found = parity.execute(files, ("onnxruntime", "litert"), rows)
+    found = gate.execute(files, ("onnxruntime", "litert"), rows)
     with pytest.raises(ParityError) as caught:
-        parity.check(plan, found, rows)
+        gate.check(plan, found, rows)
     assert f"onnxruntime and litert part first in '{name}' (conv2d): " in str(caught.value)
     assert f" steps in '{name}' (conv2d), given its own inputs; docs/parity.md" in str(caught.value)
     assert str(caught.value).startswith("onnxruntime and litert: ")
@@ -102,22 +105,22 @@ def test_the_gate_names_the_operation(plan, rows, monkeypatch, tmp_path):
 def test_pool_and_flatten_that_the_shipped_file_joins_are_shown_apart(plan, rows, tmp_path):
     """The one difference between the shipped file and the shown one; its answers are the same."""
     shipped = tflite_writer.write(plan, tmp_path / "shipped.tflite")
-    answer = runtimes.run(tmp_path / "shipped.tflite", shipped, "litert", rows)
-    shown = parity_trace._activations(plan, rows, "litert", None)
+    answer = execution.run(tmp_path / "shipped.tflite", shipped, "litert", rows)
+    shown = trace._activations(plan, rows, "litert", None)
     for role, name in plan.outputs.items():
         assert np.array_equal(answer.codes[role], shown[name].reshape(len(rows), -1))
 
 
 def test_what_cannot_be_traced_is_refused(plan, rows):
     with pytest.raises(UsageError, match=r"runtime 'tensorrt' is not here; use one of pytorch, litert, "):
-        parity.trace(plan, rows, "tensorrt")
+        gate.trace(plan, rows, "tensorrt")
     with pytest.raises(DataError, match="no inputs to trace"):
-        parity.trace(plan, rows[:0], "litert")
+        gate.trace(plan, rows[:0], "litert")
 
 
 def test_explanation_never_hides_the_refusal(plan, rows):
     """Where the operation cannot be found, for want of a runtime, the clause says so instead of raising."""
-    first = parity.evaluate(plan, rows)
+    first = gate.evaluate(plan, rows)
     logits = first.codes["logits"].copy()
     logits[3] += 1
     second = replace(first, runtime="tensorrt", codes={**first.codes, "logits": logits})
@@ -140,18 +143,18 @@ def far(tmp_path_factory):
     plan = quantize(settled(deep, seed=0), images(96, 1))
     path = tmp_path_factory.mktemp("far") / "net.tflite"
     artefact, x = tflite_writer.write(plan, path), images(60, 2).numpy().transpose(0, 2, 3, 1).copy()
-    return plan, x, parity.execute([(path, artefact)], ("litert", "tflite-runtime"), x)
+    return plan, x, gate.execute([(path, artefact)], ("litert", "tflite-runtime"), x)
 
 
 @pytest.fixture
 def no_steps(monkeypatch):
     """The bound of a shallow network set to zero steps, so that this one is beyond it on any machine."""
-    monkeypatch.setattr(parity, "FIXED_POINT", parity.Bound(0, 0.9))
+    monkeypatch.setattr(gate, "FIXED_POINT", gate.Bound(0, 0.9))
 
 
 def test_steps_that_added_up_are_allowed_when_every_kernel_alone_only_rounds(far, no_steps):
     plan, x, executions = far
-    report = parity.check(plan, executions, x)
+    report = gate.check(plan, executions, x)
     pair = report.pair("litert", "tflite-runtime")
     assert pair.max_steps > 0
     assert pair.alone_steps == 1
@@ -167,7 +170,7 @@ def test_answers_that_do_not_come_again_are_no_evidence(far, no_steps):
     logits[:, 0] += 1
     moved = replace(second, codes={**second.codes, "logits": logits})
     with pytest.raises(ParityError, match=r"tflite-runtime 2\.14\.0: written again from the plan it answers otherwise"):
-        parity.check(plan, [first, moved], x)
+        gate.check(plan, [first, moved], x)
 
 
 def test_a_wrong_kernel_in_an_old_runtime_is_not_excused(far, no_steps, monkeypatch):
@@ -184,12 +187,12 @@ def test_a_wrong_kernel_in_an_old_runtime_is_not_excused(far, no_steps, monkeypa
         return write(replace(p, constants={**p.constants, op.bias: moved}), path, **k)
 
     monkeypatch.setattr(tflite_writer, "write", shifted)
-    found = parity.trace(plan, x[:4], "tflite-runtime")
+    found = gate.trace(plan, x[:4], "tflite-runtime")
     assert found.alone_steps >= 2
-    logits = parity.trace(plan, x, "tflite-runtime").answers[0]
+    logits = gate.trace(plan, x, "tflite-runtime").answers[0]
     old = replace(first, runtime="tflite-runtime", version="2.14.0", delegate="builtin", codes=logits)
-    assert Kernels(plan, x, parity.evaluate(plan, x)).alone_steps(old) >= 2
+    assert Kernels(plan, x, gate.evaluate(plan, x)).alone_steps(old) >= 2
     with pytest.raises(
         ParityError, match=rf"tflite-runtime is off by up to \d steps in '{name}' \(linear\), given its own inputs"
     ):
-        parity.check(plan, [old], x)
+        gate.check(plan, [old], x)

@@ -7,7 +7,7 @@ import pytest
 from edge_contract.errors import DataError, ModelError
 from edge_contract.profile import MAX_PROFILE_BYTES, ReferenceProfile
 from edge_contract.severity import estimators
-from export.reference import build_profile, quantile_edges
+from export.bundle.reference import build_profile, quantile_edges
 from tests.support.digits import Answer, Net, answers, digits, profile
 
 

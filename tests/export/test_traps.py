@@ -19,9 +19,13 @@ from torch import nn
 from compress.quantize.step import quantize
 from edge_contract.errors import ParityError, RuntimeAdapterError
 from edge_contract.manifest import Artefact, TensorSpec
-from export import flatbuffer, fusion, onnx_writer, parity, runtime_matrix, runtimes, tflite_writer
-from export.fidelity import Limits
-from export.operator_versions import first_release, numbers
+from export.check.versions import first_release, numbers
+from export.onnx import writer as onnx_writer
+from export.parity import fusion, gate
+from export.parity.fidelity import Limits
+from export.runtimes import execution, matrix
+from export.tflite import reader
+from export.tflite import writer as tflite_writer
 from tests.machines import traps
 from tests.support.quant_nets import conv, images, mobile, residual, settled
 from tests.zoo import third_party
@@ -59,7 +63,7 @@ def per_channel(plan):
 
 
 def linear_weights(path):
-    graph = flatbuffer.read_file(path).main
+    graph = reader.read_file(path).main
     return [graph.tensors[op.inputs[1]] for op in graph.operators if op.kind == "FULLY_CONNECTED"]
 
 
@@ -71,34 +75,32 @@ def test_linear_weights_have_one_scale(plan, tmp_path):
 
 @pytest.mark.old_runtimes
 def test_gate_refuses_per_channel_linear_weights_by_name_where_they_answer_one_constant(plan, rows, tmp_path):
-    old = [found for found in runtime_matrix.old_runtimes() if found.version == OLDEST]
+    old = [found for found in matrix.old_runtimes() if found.version == OLDEST]
     if not old:
         pytest.skip(f"tflite-runtime {OLDEST} is missing: python -m tests.machines.old_runtimes")
-    good = parity.execute([tflite(plan, tmp_path)], ("litert", "tflite-runtime"), rows, old=old)
-    assert parity.check(plan, good, rows).pair("tflite-runtime 2.7.0", "litert").max_steps <= 1
+    good = gate.execute([tflite(plan, tmp_path)], ("litert", "tflite-runtime"), rows, old=old)
+    assert gate.check(plan, good, rows).pair("tflite-runtime 2.7.0", "litert").max_steps <= 1
     trapped = per_channel(plan)
-    bad = parity.execute([tflite(trapped, tmp_path)], ("litert", "tflite-runtime"), rows, old=old)
+    bad = gate.execute([tflite(trapped, tmp_path)], ("litert", "tflite-runtime"), rows, old=old)
     with pytest.raises(
         ParityError, match=r"^tflite-runtime 2\.7\.0: output 'logits' is the same for all 40 inputs; .*"
     ):
-        parity.check(trapped, bad, rows)
+        gate.check(trapped, bad, rows)
     # LiteRT and 2.14 compute the very same file rightly: without 2.7 nobody would have seen it.
-    parity.check(trapped, bad[:2], rows)
+    gate.check(trapped, bad[:2], rows)
 
 
 @pytest.mark.old_runtimes
 def test_our_files_hold_the_bound_in_every_old_runtime_that_the_target_claims(plan, rows, tmp_path):
     from edge_contract import targets
 
-    old = [m for m in runtime_matrix.matrix("tflite", target=targets.load("rpi4")) if m.command]
+    old = [m for m in matrix.matrix("tflite", target=targets.load("rpi4")) if m.command]
     if not old:
         pytest.skip("no old runtimes: python -m tests.machines.old_runtimes")
-    found = parity.execute([tflite(plan, tmp_path)], ("litert", "tflite-runtime"), rows, old=old)
-    report = parity.check(plan, found, rows)
+    found = gate.execute([tflite(plan, tmp_path)], ("litert", "tflite-runtime"), rows, old=old)
+    report = gate.check(plan, found, rows)
     assert {"2.7.0", "2.11.0", "2.14.0"} <= set(
-        next(
-            c for c in runtime_matrix.claims(targets.load("rpi4"), "tflite", found) if c.runtime == "tflite-runtime"
-        ).ran
+        next(c for c in matrix.claims(targets.load("rpi4"), "tflite", found) if c.runtime == "tflite-runtime").ran
     )
     assert max(pair.max_steps for pair in report.pairs) <= 2
 
@@ -108,7 +110,7 @@ def test_our_files_hold_the_bound_in_every_old_runtime_that_the_target_claims(pl
 
 def test_operator_versions_are_honest_and_old_enough_for_every_target(plan, tmp_path):
     """A version claims what a runtime must know; each of ours was known in 2.7."""
-    operators = flatbuffer.read_file(tflite(plan, tmp_path)[0]).main.operators
+    operators = reader.read_file(tflite(plan, tmp_path)[0]).main.operators
     versions = {op.kind: op.version for op in operators}
     # int8 came with version 2 or 3; per-channel weights of a convolution need no more.
     wanted = {"CONV_2D": 3, "ADD": 2, "MAX_POOL_2D": 2, "MEAN": 2, "FULLY_CONNECTED": 4, "PAD": 2, "RESHAPE": 1}
@@ -136,21 +138,21 @@ def test_gate_refuses_garbage_of_a_dishonest_version_that_loads_without_a_word(t
     """ai-edge-quantizer's dynamic-range layers: tflite-runtime 2.14 answers, and every number is wrong."""
     layer = traps.Dense()
     file = dense(tmp_path, traps.dynamic_range(layer, version=5), "float32")
-    found = parity.execute([file], ("litert", "tflite-runtime"), layer.inputs)
+    found = gate.execute([file], ("litert", "tflite-runtime"), layer.inputs)
     right = {"logits": layer.answers}
-    assert parity.judge_float(found[:1], layer.inputs, reference=right, limits=COARSE).fidelity("litert").sqnr_db > 35
+    assert gate.judge_float(found[:1], layer.inputs, reference=right, limits=COARSE).fidelity("litert").sqnr_db > 35
     for known in (right, None):  # also where nobody knows the right answers: the two disagree
         with pytest.raises(
             ParityError, match=r"^tflite-runtime 2\.14\.0: output 'logits' is the same for all 40 inputs"
         ):
-            parity.judge_float(found, layer.inputs, reference=known, limits=COARSE)
+            gate.judge_float(found, layer.inputs, reference=known, limits=COARSE)
 
 
 def test_honest_version_is_refused_loudly(tmp_path):
     layer = traps.Dense()
     file = dense(tmp_path, traps.dynamic_range(layer, version=12), "float32")
     with pytest.raises(RuntimeAdapterError, match="Didn't find op for builtin opcode 'FULLY_CONNECTED' version '12'"):
-        parity.execute([file], ("tflite-runtime",), layer.inputs)
+        gate.execute([file], ("tflite-runtime",), layer.inputs)
 
 
 # --- trap 4: constants outside the flatbuffer; trap 5: long names; stale metadata ---
@@ -158,26 +160,26 @@ def test_honest_version_is_refused_loudly(tmp_path):
 
 def test_constants_lie_inside_the_file_and_aligned(plan, tmp_path):
     path, _ = tflite(plan, tmp_path)
-    data, graph = path.read_bytes(), flatbuffer.read_file(path).main
+    data, graph = path.read_bytes(), reader.read_file(path).main
     constants = [tensor for tensor in graph.tensors if tensor.data is not None]
     assert len(constants) >= len(plan.constants)
     assert not any(tensor.is_external for tensor in graph.tensors)
     large = [tensor for tensor in constants if len(tensor.data) >= 64]
     assert large
     assert all(data.find(tensor.data) % 16 == 0 for tensor in large)  # the runtimes read them as vectors
-    outside = flatbuffer.read(traps.outside(data), "outside").main  # the reader would see it
+    outside = reader.read(traps.outside(data), "outside").main  # the reader would see it
     assert any(tensor.is_external for tensor in outside.tensors)
 
 
 def test_file_claims_no_stale_minimum_runtime(plan, tmp_path):
-    assert set(flatbuffer.read_file(tflite(plan, tmp_path)[0]).metadata) == {"strop.plan"}
+    assert set(reader.read_file(tflite(plan, tmp_path)[0]).metadata) == {"strop.plan"}
 
 
 # --- needless operators ---
 
 
 def kinds(path):
-    return Counter(op.kind for op in flatbuffer.read_file(path).main.operators)
+    return Counter(op.kind for op in reader.read_file(path).main.operators)
 
 
 def test_no_transpose_and_no_pad_where_a_convolution_pads_itself(plan, tmp_path):
@@ -250,11 +252,11 @@ def without_xnnpack(monkeypatch):
 def test_dropped_delegate_is_seen_by_name_and_noted(rows, tmp_path, without_xnnpack):
     plan = quantize(settled(mobile, seed=2), images(96, 1))
     path, artefact = tflite(plan, tmp_path)
-    found = runtimes.run(path, artefact, "litert", rows)
+    found = execution.run(path, artefact, "litert", rows)
     assert found.delegate == "builtin"
-    report = parity.check(plan, [found], rows)
+    report = gate.check(plan, [found], rows)
     (pair,) = report.pairs
-    assert pair.bound == parity.FIXED_POINT
+    assert pair.bound == gate.FIXED_POINT
     assert pair.differing > 0  # they are other integers: a hash of XNNPACK's would not hold
     assert report.notes == (
         "litert 2.3.0 ran kernels 'builtin', not XNNPACK: a device's integers differ by some steps",
@@ -264,9 +266,9 @@ def test_dropped_delegate_is_seen_by_name_and_noted(rows, tmp_path, without_xnnp
 
 def test_delegate_that_runs_is_seen_by_name(plan, rows, tmp_path):
     path, artefact = tflite(plan, tmp_path)
-    found = runtimes.run(path, artefact, "litert", rows[:2])
+    found = execution.run(path, artefact, "litert", rows[:2])
     assert found.delegate == "xnnpack"
-    assert parity.check(plan, [found], rows[:2]).notes == ()
+    assert gate.check(plan, [found], rows[:2]).notes == ()
 
 
 # --- third-party files ---
@@ -278,9 +280,9 @@ def spec(name, role, facts):
 
 
 def adopted(path):
-    from export import inspection
+    from export.inspection import inspect
 
-    facts = inspection.describe(path)
+    facts = inspect.describe(path)
     (source,) = facts.inputs
     outputs = tuple(spec(name, "output", facts.outputs) for name in sorted(facts.outputs))
     return path, Artefact(path.name, facts.format, (), "", "float32", "", spec(source, "input", facts.inputs), outputs)
@@ -292,8 +294,8 @@ def test_third_party_audio_model_is_judged_across_runtimes_and_formats():
     time = np.arange(43844) / 22050
     chords = [sum(np.sin(2 * np.pi * f * time) for f in chord) for chord in ((440, 554), (262, 330, 392), (196,))]
     inputs = 0.2 * np.stack(chords).astype(np.float32)[..., None]
-    found = parity.execute(files, ("onnxruntime", "litert", "tflite-runtime"), inputs)
-    report = parity.judge_float(found, inputs)
+    found = gate.execute(files, ("onnxruntime", "litert", "tflite-runtime"), inputs)
+    report = gate.judge_float(found, inputs)
     assert len(report.judged) == 3 * 3
     assert max(row.fidelity.relative_error for row in report.judged) < 1e-3
     assert {row.output for row in report.judged} == {f"StatefulPartitionedCall:{i}" for i in range(3)}

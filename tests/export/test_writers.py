@@ -13,9 +13,10 @@ from torch import nn
 from compress.quantize.step import quantize
 from edge_contract import targets
 from edge_contract.errors import ModelError, UnsupportedOperatorError
-from export import onnx_writer, tflite_writer
-from export.inspection import check_operators, describe
-from export.tflite_windows import Window
+from export.inspection.inspect import check_operators, describe
+from export.onnx import writer as onnx_writer
+from export.tflite import writer as tflite_writer
+from export.tflite.windows import Window
 from tests.support.quant_nets import images, residual, separable, settled
 
 

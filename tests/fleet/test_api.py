@@ -13,7 +13,7 @@ from edge_contract.batches import encode_batch
 from edge_contract.errors import EnrolmentError
 from edge_contract.messages import DesiredState
 from edge_contract.states import Phase, Status
-from export import signing
+from export.keys import signing
 from tests.support.fleet_bundle import window, write_bundle
 from tests.support.fleet_server import until
 

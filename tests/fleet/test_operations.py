@@ -11,7 +11,7 @@ from edge_contract.errors import RolloutError, SignatureError, UsageError
 from edge_contract.jobs import JobDocument, JobStatus, Signed
 from edge_contract.messages import DesiredState, ModelState, ReportedState
 from edge_contract.states import Phase, Status
-from export import signing
+from export.keys import signing
 from fleet.adapters import credentials, tables
 from fleet.adapters.blobs import BlobStore
 from fleet.adapters.ingest import Ingest

@@ -15,7 +15,10 @@ import torch
 from compress.quantize import integer, semantics
 from compress.quantize.step import quantize
 from edge_contract.manifest import Artefact, TensorSpec
-from export import onnx_writer, parity, runtimes, tflite_writer
+from export.onnx import writer as onnx_writer
+from export.parity import gate
+from export.runtimes import execution
+from export.tflite import writer as tflite_writer
 from tests.machines import arm64
 from tests.machines.answers import answers
 from tests.machines.unpacked import ROOT, script
@@ -174,8 +177,8 @@ def test_exporter_can_ask_a_board_like_any_other_interpreter(cases):
     case = cases["mobile", "litert"]
     artefact = replace(case.artefact, outputs=case.artefact.outputs[:2])
     inputs = np.load(case.inputs)
-    there = runtimes.run(case.path, artefact, "litert", inputs, arm64.python("cortex-a53"))
-    here = runtimes.run(case.path, artefact, "litert", inputs)
+    there = execution.run(case.path, artefact, "litert", inputs, arm64.python("cortex-a53"))
+    here = execution.run(case.path, artefact, "litert", inputs)
     assert (there.delegate, there.version) == (here.delegate, here.version) == ("xnnpack", here.version)
     assert there.digest() == here.digest()
     assert there.digest("embedding") == here.digest("embedding")
@@ -200,8 +203,8 @@ def test_board_that_cannot_read_its_processor_says_that_it_lost_xnnpack(cases, b
     """LiteRT goes on without an exception, with kernels that round elsewhere: the delegate's name must tell."""
     case = cases["mobile", "litert"]
     artefact, inputs = replace(case.artefact, outputs=case.artefact.outputs[:2]), np.load(case.inputs)
-    there = runtimes.run(case.path, artefact, "litert", inputs, blind)
+    there = execution.run(case.path, artefact, "litert", inputs, blind)
     assert there.delegate == "builtin"
-    pair = parity.compare(there, runtimes.run(case.path, artefact, "litert", inputs))
-    assert pair.bound != parity.IDENTICAL
+    pair = gate.compare(there, execution.run(case.path, artefact, "litert", inputs))
+    assert pair.bound != gate.IDENTICAL
     assert pair.is_within

@@ -18,8 +18,9 @@ from compress.quantize import integer
 from compress.quantize.step import quantize
 from edge_agent.runner.tensors import dequantize, encode
 from edge_contract import targets
-from export import flatbuffer, old_probe, runtime_matrix, tflite_writer
-from export.normalise import normalise
+from export.normalise.normaliser import normalise
+from export.runtimes import matrix, old_probe
+from export.tflite import reader, writer
 from tests.machines import old_runtimes, stock, traps
 from tests.machines.unpacked import ROOT
 from tests.support.quant_nets import images, mobile, residual, separable, settled
@@ -66,7 +67,7 @@ def relative_error(answer, reference):
 
 
 def test_the_exporters_matrix_finds_them():
-    found = {old.name: list(old.command) for old in runtime_matrix.old_runtimes()}
+    found = {old.name: list(old.command) for old in matrix.old_runtimes()}
     assert found == old_runtimes.runtimes()
     assert list(found) == [f"tflite-runtime {version}" for version in VERSIONS]
 
@@ -122,7 +123,7 @@ def written(tmp_path_factory):
         net, calibration, x = NETS[name]()
         plan = quantize(net, calibration)
         path = tmp_path_factory.mktemp("old") / "net.tflite"
-        artefact = tflite_writer.write(plan, path)
+        artefact = writer.write(plan, path)
         with torch.no_grad():
             logits = net(x).numpy()
         rows = x.permute(0, 2, 3, 1).contiguous().numpy()
@@ -220,7 +221,7 @@ def converted(tmp_path_factory):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_converters_own_file_is_wrong_before_2_10_and_our_normaliser_cures_it(old, converted, version):
     content, answers = converted
-    graph = flatbuffer.read(content, "stock").main
+    graph = reader.read(content, "stock").main
     source, target = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
     codes = np.rint(stock.samples(40, 2) / source.scales[0] + source.zero_points[0]).clip(-128, 127).astype(np.int8)
 

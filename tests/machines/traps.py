@@ -8,7 +8,7 @@ three, TFLiteConverter the per-channel layer.
 import numpy as np
 from numpy.typing import NDArray
 
-from export.tflite_file import ALIGNMENT, FileBuilder
+from export.tflite.builder import ALIGNMENT, FileBuilder
 
 __all__ = ["Dense", "dynamic_range", "full_integer", "outside"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_agent.runner.observe import Observer
 from edge_contract.summary import DriftSummary, short_hash
-from export.reference import build_profile
+from export.bundle.reference import build_profile
 
 BUNDLE = "ab" * 32
 

@@ -12,7 +12,7 @@ from edge_contract.manifest import Artefact, BundleFile, Manifest, TensorSpec
 from edge_contract.preprocess import Preprocess
 from edge_contract.profile import ReferenceProfile
 from edge_contract.summary import DriftSummary, short_hash
-from export.reference import build_profile
+from export.bundle.reference import build_profile
 
 CLASSES = 10
 

@@ -23,7 +23,7 @@ from edge_contract.jobs import JobDocument, JobStatus, Signed
 from edge_contract.messages import Birth, Death, DesiredState, ModelState, ReportedState
 from edge_contract.states import Phase, Status
 from edge_contract.topics import topic
-from export import signing
+from export.keys import signing
 
 PATIENCE_S = 60.0
 SERVE = "from strop.cli import main; main()"

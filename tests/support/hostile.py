@@ -5,8 +5,8 @@ import copy
 
 from hypothesis import strategies as st
 
-from export.flatbuffer_pack import encode
-from export.tflite_schema import ENUMS, TABLES
+from export.tflite.encoder import encode
+from export.tflite.schema import ENUMS, TABLES
 
 WORDS = (0, 1, 2, 4, 8, 16, 255, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFF0, 0x7F800000)
 RANGES = {"b": 7, "B": 8, "?": 1, "h": 15, "H": 16, "i": 31, "I": 32, "q": 63, "Q": 64}

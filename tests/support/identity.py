@@ -10,7 +10,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from compress.quantize import integer, semantics
 from compress.quantize.graph import as_maps
-from export import onnx_writer, tflite_writer
+from export.onnx import writer as onnx_writer
+from export.tflite import writer as tflite_writer
 
 INTEGER_OPERATORS = {
     "QLinearConv", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearGlobalAveragePool", "QGemm", "MaxPool",

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from export import keras_child, keras_load
+from export.keras import child, load
 
 layers, keras = tf.keras.layers, tf.keras
 
@@ -88,13 +88,13 @@ class Greedy(tf.Module):
 
 def raw(folder, path, samples, *, precision="int8", keep=True):
     """Return the converter's file as Strop's child gets it, or without the variables handed over by name."""
-    loaded = keras_load.load(tf, path)
+    loaded = load.load(tf, path)
     if not keep:
-        loaded = keras_load.Loaded(loaded.call, loaded.shape, loaded.kept[:1], loaded.layers)
-    module, function = keras_child._trace(tf, loaded, keras_load.fixed(loaded.shape, list(samples.shape[1:])))
+        loaded = load.Loaded(loaded.call, loaded.shape, loaded.kept[:1], loaded.layers)
+    module, function = child._trace(tf, loaded, load.fixed(loaded.shape, list(samples.shape[1:])))
     saved = folder / f"saved-{path.stem}-{keep}"
     tf.saved_model.save(module, str(saved), signatures={"serving_default": function})
-    return str(saved), keras_child._tflite(tf, str(saved), samples, precision)
+    return str(saved), child._tflite(tf, str(saved), samples, precision)
 
 
 def per_channel(saved, samples):

@@ -40,7 +40,7 @@ def run_here(data, inputs):
 def old_python():
     """The interpreter that has tflite-runtime 2.14; the test is skipped where there is none."""
     from edge_contract.errors import MissingDependencyError
-    from export.runtimes import python_for
+    from export.runtimes.execution import python_for
 
     try:
         return python_for("tflite-runtime")
@@ -65,7 +65,7 @@ def run_old(jobs, folder, python=None):
 
 def real(codes, data):
     """The real numbers of the first output's codes."""
-    from export.flatbuffer import read
+    from export.tflite.reader import read
 
     graph = read(data, "").main
     tensor = graph.tensors[graph.outputs[0]]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from export.flatbuffer_pack import encode
-from export.flatbuffer_walk import decode
-from export.normalise_draft import blank, quantization
-from export.tflite_schema import ENUMS, OPERATORS
+from export.normalise.draft import blank, quantization
+from export.tflite.encoder import encode
+from export.tflite.schema import ENUMS, OPERATORS
+from export.tflite.walk import decode
 
 SAME, VALID = 0, 1
 

@@ -25,7 +25,7 @@ from edge_contract.errors import StropError
 from edge_contract.jobs import JobDocument, Probation
 from edge_contract.manifest import Artefact, BundleFile, Manifest, TensorSpec
 from edge_contract.preprocess import Preprocess
-from export import signing
+from export.keys import signing
 from fleet.adapters import ca
 from fleet.adapters.job_signing import JobSigner
 from fleet.adapters.tuf_repo import TufRepository

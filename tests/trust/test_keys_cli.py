@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edge_contract.errors import SignatureError, UsageError
-from export.keys_cli import app
+from export.keys.cli import app
 from fleet.adapters.tuf_repo import TufRepository
 
 
@@ -59,7 +59,7 @@ def test_a_pip_line_is_named_when_the_signing_libraries_are_missing():
 
     code = (
         "import sys; sys.modules['tuf'] = None\n"
-        "from export.keys_cli import _signing\n"
+        "from export.keys.cli import _signing\n"
         "try: _signing()\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )

@@ -13,7 +13,7 @@ from tuf.api.metadata import Metadata
 from edge_agent.adapters import tls, tuf_client
 from edge_agent.adapters.enrol import enrol
 from edge_contract.errors import DownloadError, EnrolmentError, SignatureError
-from export import signing
+from export.keys import signing
 from fleet.adapters import ca
 from fleet.adapters.tuf_repo import TufRepository
 

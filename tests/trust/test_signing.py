@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tuf.api.metadata import Metadata
 
 from edge_contract.errors import BundleError, SignatureError, StoreError, UsageError
-from export import signing
+from export.keys import signing
 from fleet.adapters.tuf_checks import checked_targets
 from fleet.adapters.tuf_repo import TufRepository
 

@@ -19,7 +19,8 @@ def convert(material: Path, output: Path, setting: dict[str, Any]) -> tuple[str,
     import torch
 
     from compress.quantize.step import quantize
-    from export import onnx_writer, tflite_writer
+    from export.onnx import writer as onnx_writer
+    from export.tflite import writer as tflite_writer
     from tests.zoo.models import load
 
     torch.set_num_threads(1)
@@ -32,4 +33,4 @@ def convert(material: Path, output: Path, setting: dict[str, Any]) -> tuple[str,
 
 
 if __name__ == "__main__":
-    main(convert, "torch", "compress.quantize.step", "export.onnx_writer", "export.tflite_writer")
+    main(convert, "torch", "compress.quantize.step", "export.onnx.writer", "export.tflite.writer")

@@ -13,7 +13,7 @@ from edge_agent.runner.model import Description, Model
 from edge_contract import canonical
 from edge_contract.manifest import MANIFEST_NAME, Artefact, BundleFile, Manifest
 from edge_contract.preprocess import Preprocess
-from export.reference import build_profile
+from export.bundle.reference import build_profile
 from tests.edge_agent.runner import tiny
 
 PREPROCESS = Preprocess(scale=1 / 255)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other people's model files as bundles."""

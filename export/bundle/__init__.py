@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build a bundle: artefacts, golden answers, profiles, lineage."""

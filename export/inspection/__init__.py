@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Say what a model file holds, without running it."""
