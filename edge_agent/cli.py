@@ -107,8 +107,16 @@ def predict(
     from edge_agent.one_shot import answers
 
     found = answers(file, data=data, bundle=bundle, runtime=runtime)
-    lines = [f"{a['index']}: {a['label']} ({a['confidence']:.1%}, {a['latency_us']:.0f} µs)" for a in found]
-    _print(found, lines, as_json=json_)
+    _print(found, [_answer_line(answer) for answer in found], as_json=json_)
+
+
+def _answer_line(answer: dict[str, Any]) -> str:
+    """A classifier's label, or the names and numbers of what another model answers."""
+    start, time = f"{answer['index']}:", f"{answer['latency_us']:.0f} µs"
+    if "label" in answer:
+        return f"{start} {answer['label']} ({answer['confidence']:.1%}, {time})"
+    rest = {key: value for key, value in answer.items() if key not in ("index", "latency_us")}
+    return f"{start} {json.dumps(rest)} ({time})"
 
 
 @app.command()

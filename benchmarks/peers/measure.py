@@ -106,9 +106,16 @@ def distance(material: Material, answers: Answers) -> dict[str, Any]:
 
 
 def flatness(material: Material, row: Row, counts: tuple[int, ...]) -> list[dict[str, float]]:
-    """Return what a row's conversion costs with so many calibration samples each; the material must hold enough."""
+    """Return what a row's conversion costs with so many calibration samples each; the material must hold enough.
+
+    Peaks include the samples themselves, whose size stands beside them.
+    """
+    one = material.samples.calibration[:1].nbytes / 2**20
     found = []
     for count in counts:
         result = measure(material, replace(row, setting=row.setting | {"samples": count}))
-        found.append({"samples": count, **result.get("cost", {})} | {k: result[k] for k in ("error",) if k in result})
+        found.append(
+            {"samples": count, "samples_mib": count * one, **result.get("cost", {})}
+            | {k: result[k] for k in ("error",) if k in result}
+        )
     return found

@@ -143,12 +143,14 @@ def noise_table(nets: Mapping[str, Any]) -> Table:
 
 def flatness_table(nets: Mapping[str, Any]) -> Table:
     """Return what conversions cost with more and more calibration samples."""
-    columns = ("network, row", "samples", "CPU s", "peak MiB")
-    lines = []
+    columns = ("network, row", "samples", "their MiB", "CPU s", "peak MiB")
+    lines, notes = [], []
     for net, entry in nets.items():
         for name in _ordered(entry.get("flatness", {})):
             for found in entry["flatness"][name]:
-                last = found["error"] if "error" in found else _number(found.get("peak_mib"), 0)
-                title = f"{net}, {ROWS[name].title}"
-                lines.append((title, str(found["samples"]), _number(found.get("cpu_s"), 1), last))
-    return Table("flatness", columns, tuple(lines))
+                title, size = f"{net}, {ROWS[name].title}", f"{found['samples_mib']:.0f}"
+                cost = _number(found.get("cpu_s"), 1), _number(found.get("peak_mib"), 0)
+                lines.append((title, str(found["samples"]), size, *cost))
+                if "error" in found:
+                    notes.append(f"{title}, {found['samples']} samples: {found['error']}")
+    return Table("flatness", columns, tuple(lines), tuple(notes))

@@ -409,7 +409,12 @@ DOCUMENT = {
                 "A/A onnx": {"ratio": 1.004, "parts": [1.0, 1.01, 1.0], "a_us": 99, "calls": 2000, "load_1min": 0.2},
             },
             "pairs": {"x": {"a": "ours onnx", "b": "ours tflite", **exact_codes(np.ones((2, 3)), np.ones((2, 3)))}},
-            "flatness": {"ours": [{"samples": 64, "cpu_s": 1.0, "peak_mib": 300}, {"samples": 256, "error": "fat"}]},
+            "flatness": {
+                "ours": [
+                    {"samples": 64, "samples_mib": 1.2, "cpu_s": 1.0, "peak_mib": 300},
+                    {"samples": 256, "samples_mib": 5, "error": "fat"},
+                ]
+            },
         }
     },
 }
@@ -426,7 +431,9 @@ def test_tables_hold_the_numbers():
     assert "92.81" in tables.text(table)
     assert tables.pairs_table("", DOCUMENT["nets"]["mobilenet-v2"]).rows[0][2] == "0"
     assert tables.noise_table(DOCUMENT["nets"]).rows[0][2] == "1.004"
-    assert [row[-1] for row in tables.flatness_table(DOCUMENT["nets"]).rows] == ["300", "fat"]
+    flat = tables.flatness_table(DOCUMENT["nets"])
+    assert [row[1:] for row in flat.rows] == [("64", "1", "1.0", "300"), ("256", "5", "–", "–")]
+    assert flat.notes == ("mobilenet-v2, Strop, default, 256 samples: fat",)
 
 
 def test_a_pages_blocks_are_written_anew_and_nothing_else():

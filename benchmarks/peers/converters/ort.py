@@ -32,7 +32,7 @@ def convert(material: Path, output: Path, setting: dict[str, Any]) -> tuple[str,
     prepared = output / "prepared.onnx"
     quant_pre_process(str(material / "float.onnx"), str(prepared))
     name = onnx.load(str(prepared)).graph.input[0].name
-    samples = np.load(material / "calibration.npy")[: setting.get("samples")]
+    samples = np.load(material / "calibration.npy", mmap_mode="r")[: setting.get("samples")]
     extra = {"CalibPercentile": setting["percentile"]} if "percentile" in setting else {}
     types = {"uint8": quantization.QuantType.QUInt8, "int8": quantization.QuantType.QInt8}
     quantization.CalibrationDataReader.register(Reader)

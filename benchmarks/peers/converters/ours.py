@@ -24,7 +24,7 @@ def convert(material: Path, output: Path, setting: dict[str, Any]) -> tuple[str,
     from tests.zoo.models import load
 
     torch.set_num_threads(1)
-    samples = torch.from_numpy(np.load(material / "calibration.npy")[: setting.get("samples")])
+    samples = torch.from_numpy(np.load(material / "calibration.npy", mmap_mode="c")[: setting.get("samples")])
     plan = quantize(load(setting["net"]), samples, embedding=False, **setting.get("options", {}))
     plan.save(output / "model.plan")
     onnx_writer.write(plan, output / "model.onnx", activation=setting.get("activation", "uint8"))

@@ -37,12 +37,13 @@ def test_one_layer_by_hand():
     weight, bias = plan.constants["1.weight"], plan.constants["1.bias"]
     assert weight.codes.tolist() == [[127, 0], [-64, 127]]  # -63.5 rounds half to even
     assert weight.scales == pytest.approx([0.01])
-    assert bias.codes.tolist() == [0, 5000]  # 0.5 / (0.01 × 0.01)
+    # 0.5 / (0.01 × 0.01), and 64: the rounded weight -0.64 for -0.635 takes 0.005 × the mean input 1.275 off
+    assert bias.codes.tolist() == [0, 5064]
     assert bias.scales[0] == np.float32(source.scale) * weight.scales[0]
     low, high = 0.5 - 0.635 * 2.55, 0.5 + 1.27 * 2.55  # of all four samples
     assert target.scale == pytest.approx((high - low) / 255, rel=1e-6)
     x = torch.tensor([[1.0, 2.0]])[:, :, None, None]
-    sums = np.array([127 * 100, -64 * 100 + 127 * 200 + 5000])
+    sums = np.array([127 * 100, -64 * 100 + 127 * 200 + 5064])
     expected = np.rint(sums * 0.01 * 0.01 / target.scale) + target.zero_point
     assert integer.run(plan, x)["logits"].tolist() == [expected.tolist()]
     assert integer.predict(plan, x)[0] == pytest.approx([1.27, 2.4], abs=target.scale)

@@ -2,6 +2,7 @@
 """Models that are no classifiers, end to end: other people's files, bundles around them, engine and telemetry."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+from typer.testing import CliRunner
 
 import edge_agent
+from edge_agent.cli import app
 from edge_agent.counters import CounterFile
 from edge_agent.one_shot import answers
 from edge_agent.runner import golden
@@ -188,3 +191,11 @@ def test_a_classifier_below_its_threshold_is_unsure(built):
     assert {answer.is_sure for answer in found} == {True, False}
     assert [answer.cls for answer in found] == [answer.cls for answer in plain]
     assert all(answer.is_sure for answer in plain)
+
+
+def test_predict_prints_boxes_where_there_is_no_label(face_bundle, astronaut, tmp_path):
+    np.save(tmp_path / "photo.npy", astronaut)
+    done = CliRunner().invoke(app, ["predict", str(tmp_path / "photo.npy"), "--bundle", str(face_bundle)])
+    assert done.exit_code == 0, done.output
+    line = r'0: \{"boxes": \[\{"class": 0, "label": "face", "score": 0\.\d+, .*\}\]\} \(\d+ µs\)\n'
+    assert re.fullmatch(line, done.stdout)
