@@ -156,10 +156,10 @@ def test_interrupted_run_says_how_to_go_on_and_does(strop, kitchen):
     words = [sys.executable, "-m", "strop", "compress", "run", recipe.name, "--out", "out", "--threads", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(words, cwd=kitchen.folder, env=environment, stderr=subprocess.PIPE, text=True)
-    work, deadline = kitchen.folder / "out" / ".work", time.monotonic() + 60
+    work, deadline = kitchen.folder / "out" / ".work", time.monotonic() + 200
     while not list(work.glob("step-1.*.training.pt")):
         assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline, "no epoch was finished within a minute"
+        assert time.monotonic() < deadline, "no epoch was finished in 200 s"
         time.sleep(0.02)
     errors = interrupted(process)
     assert process.returncode == 130

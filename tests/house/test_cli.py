@@ -125,7 +125,10 @@ def test_a_verb_may_choose_its_exit_code(strop, code):
             r"error: strop bench leave: Invalid value for 'code'.*; see 'strop bench leave --help'",
         ),
         (("bench", "leave"), r"error: strop bench leave: Missing argument '?code'?.*; see 'strop bench leave --help'"),
-        (("doctor", "--role", "cook"), r"error: strop doctor: unknown role 'cook'; use one of workstation, agent, .*"),
+        (
+            ("doctor", "--role", "cook"),
+            r"error: strop doctor: unknown role 'cook'; use one of workstation, tensorflow, .*",
+        ),
     ],
 )
 def test_wrong_words_are_one_line_and_exit_code_2(strop, words, line):

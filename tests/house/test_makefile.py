@@ -69,7 +69,7 @@ def test_what_ci_calls_is_make_test_and_says_that_it_is_ci():
 
 
 @pytest.mark.parametrize(
-    "extra", ["", "workstation", "agent", "agent-litert", "agent-onnx", "fleet", "examples", "dev"]
+    "extra", ["", "workstation", "tensorflow", "agent", "agent-litert", "agent-onnx", "fleet", "examples", "dev"]
 )
 def test_every_requirement_has_a_pin_that_satisfies_it(extra):
     pinned = {normal(name): version for name, version in pins("constraints.txt").items()}
