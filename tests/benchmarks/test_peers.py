@@ -3,6 +3,7 @@
 
 import datetime as dt
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -218,6 +219,25 @@ def test_a_row_is_made_again_when_what_it_depends_on_changes(tiny):
     assert measure.key_of(tiny, row) == measure.key_of(tiny, row)
     other = material.Material(tiny.net, tiny.folder, tiny.samples, tiny.reference, "another digest", {})
     assert measure.key_of(other, row) not in keys
+
+
+def test_our_rows_depend_on_every_module_that_makes_our_files():
+    """Asked of a fresh interpreter: what the converter imports of the quantizer and the writers is in the digest."""
+    code = "import sys, compress.quantize.step, export.onnx.writer, export.tflite.writer\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=environments.ROOT, capture_output=True, text=True, check=True
+    )
+    used = {name.replace(".", "/") for name in done.stdout.split() if name.startswith(("compress.", "export."))}
+    assert {name for name in used if not f"{name}/".startswith(tuple(f"{folder}/" for folder in measure.OURS))} == set()
+    assert len(used) > 10
+
+
+def test_a_digest_of_no_code_is_refused(tmp_path):
+    (tmp_path / "a.py").write_text("1")
+    assert store.code_digest(tmp_path) == store.code_digest(tmp_path) != store.code_digest(tmp_path, tmp_path / "a.py")
+    for missing in (tmp_path / "b.py", tmp_path / "folder"):
+        with pytest.raises(DataError, match="no source code"):
+            store.code_digest(tmp_path, missing)
 
 
 def test_results_of_two_runs_stand_side_by_side(tmp_path):
