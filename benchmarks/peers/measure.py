@@ -5,7 +5,7 @@ import hashlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from edge_contract.errors import MissingDependencyError, StropError
 
 __all__ = ["distance", "flatness", "judge", "key_of", "measure"]
 
-_PEERS = environments.ROOT / "benchmarks/peers"
+OURS: Final = ("compress/quantize", "export/onnx", "export/tflite")  # what decides the bytes of our files
+_PEERS: Final = environments.ROOT / "benchmarks/peers"
 
 
 def key_of(material: Material, row: Row) -> str:
@@ -27,11 +28,7 @@ def key_of(material: Material, row: Row) -> str:
     code = [_PEERS / name for name in ("measure.py", "statistics.py", "sessions.py", "leftover.py", "child.py")]
     code += [_PEERS / "converters/__init__.py", _PEERS / f"converters/{row.converter}.py"]
     if row.converter == "ours":
-        export = environments.ROOT / "export"
-        code += [
-            environments.ROOT / "compress/quantize",
-            *sorted({*export.glob("*writer*.py"), *export.glob("tflite_*.py")}),
-        ]
+        code += [environments.ROOT / name for name in OURS]
     parts = [material.net, material.digest, row.digest_text, environments.digest(row.environment)]
     return store.digest([*parts, store.code_digest(*code)])
 

@@ -34,7 +34,13 @@ def digest(parts: Iterable[bytes | str]) -> str:
 
 
 def code_digest(*paths: Path) -> str:
-    """Return a digest of source files, and of all ``.py`` files below folders."""
+    """Return a digest of source files, and of all ``.py`` files below folders.
+
+    Raises:
+        DataError: One is missing, or a folder without any: a digest of nothing would never change.
+    """
+    if missing := [path for path in paths if not path.is_file() and not any(path.rglob("*.py"))]:
+        raise DataError("no source code", where=str(missing[0]), fix="name what the row depends on now")
     files = [file for path in paths for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
     return digest(part for file in files for part in (file.name, file.read_bytes()))
 
