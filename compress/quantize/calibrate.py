@@ -39,7 +39,7 @@ def check_samples(samples: Tensor) -> tuple[str, ...]:
         raise DataError(what, where=where, fix="give float32 of shape [N, C, H, W], already preprocessed")
     if samples.numel() == 0:
         raise DataError("no samples", where=where, fix="give at least 64 typical inputs")
-    parts = samples.split(_MOST_SAMPLES)  # all at once would need the memory of the samples three times over
+    parts = torch.split(samples, _MOST_SAMPLES)  # all at once would need the memory of the samples three times over
     finite = torch.cat([torch.isfinite(part).flatten(1).all(1) for part in parts])
     if not finite.all():
         raise DataError("NaN or an infinity", where=f"{where}, sample {int((~finite).nonzero()[0])}", fix="drop it")
