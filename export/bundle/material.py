@@ -62,8 +62,7 @@ def write(folder: Path, out: Path, format_name: str, target_name: str, *, precis
     request = Request(targets.load(target_name), format_name)
     request.refuse_unread(str(out))
     draft = out.with_name(f".{out.name}.draft")
-    compressed = load(folder)
-    plan = plan_of(compressed, str(folder)) if precision == "int8" else None
+    plan = plan_of(load(folder), str(folder)) if precision == "int8" else None
     try:
         if plan is not None:
             made = artefacts.write_one(plan, draft, request, where=str(out))
