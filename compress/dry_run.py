@@ -10,7 +10,7 @@ from torch import nn
 from compress import cost, sources
 from compress.prune.step import cut
 from compress.recipe import Recipe
-from compress.recipe_steps import Prune, Quantize, Train
+from compress.steps import Prune, Quantize, Train
 
 __all__ = ["Estimate", "dry_run"]
 

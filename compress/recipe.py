@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from compress.recipe_steps import Step, Train, read_step
 from compress.recipe_table import Table
+from compress.steps import Step, Train, read_step
 from edge_contract import canonical, targets
 from edge_contract.errors import ContractError, RecipeError
 from edge_contract.preprocess import Preprocessing

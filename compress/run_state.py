@@ -17,9 +17,9 @@ from compress.prune.step import Cut, cut, fine_tune
 from compress.quantize.plan import QuantizationPlan
 from compress.quantize.step import quantize
 from compress.recipe import Recipe
-from compress.recipe_steps import Prune, Quantize, Step, Train
 from compress.report import StepReport
 from compress.sources import Tensors
+from compress.steps import Prune, Quantize, Step, Train
 from compress.trainer import Augment, EpochLog
 from compress.work import Progressed, WorkFolder
 from edge_contract.errors import BudgetError

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from compress.checkpoint import read_checkpoint, write_checkpoint
 from compress.ema import Average
+from compress.steps.training import Training
 from edge_contract import canonical
 from edge_contract.errors import DataError, ModelError
 
@@ -29,32 +30,6 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """(inputs [N,C,H,W], generator) → inputs of the same shape."""
 Progress = Callable[["EpochLog"], None]
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a model is trained.
-
-    Attributes:
-        epochs: Passes over the training split; 0 leaves the model as it is.
-        batch: Samples in one optimizer step; a last batch of one sample is dropped (BN cannot normalise it).
-        learning_rate: Peak of AdamW's learning rate; a linear warm-up over 5 % of the steps leads to it,
-            a cosine leads from it to 0.
-        weight_decay: AdamW's decoupled decay; biases and normalisation scales are spared.
-        clip_norm: Largest gradient norm; 0 does not clip.
-        ema: Decay of the averaged weights that become the result; 0 takes the last weights.
-        label_smoothing: Share of each label spread over all classes in the cross-entropy.
-        seed: Decides order, augmentation and every other random draw.
-    """
-
-    epochs: int = 10
-    batch: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
-    clip_norm: float = 1.0
-    ema: float = 0.0
-    label_smoothing: float = 0.0
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import nn
 
 from compress.distill.features import features, with_features
 from compress.distill.soft_targets import combined
-from compress.recipe_steps import Distill, Train
 from compress.sources import Tensors
+from compress.steps import Distill, Train
 from compress.trainer import Augment, EpochLog, Loss, Progress, cross_entropy, train
 from edge_contract.errors import RecipeError
 

@@ -13,8 +13,8 @@ from compress.prune.batch_norm import reestimate
 from compress.prune.graph import Group, Pruning, PruningGraph
 from compress.prune.importance import CRITERIA, normalised
 from compress.prune.schedule import Limits, choose
-from compress.recipe_steps import Prune
 from compress.sources import Tensors
+from compress.steps import Prune
 from compress.trainer import Augment, EpochLog, Loss, Progress, cross_entropy, train
 
 __all__ = ["Cut", "cut", "fine_tune"]

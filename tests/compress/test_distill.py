@@ -13,7 +13,7 @@ from compress import recipe, sources
 from compress.distill.features import Adapters, Tap, feature_loss, features
 from compress.distill.soft_targets import combined, soft_target_loss
 from compress.distill.step import fit
-from compress.recipe_steps import Distill
+from compress.steps import Distill
 from compress.trainer import Training
 from edge_contract.errors import ModelError
 

@@ -15,7 +15,7 @@ from compress.prune.graph import PruningGraph, replay
 from compress.prune.importance import CRITERIA, magnitude, normalised, taylor
 from compress.prune.schedule import Limits, choose, estimate
 from compress.prune.step import cut, fine_tune
-from compress.recipe_steps import Prune
+from compress.steps import Prune
 from compress.trainer import Training
 from edge_contract.errors import BudgetError, ModelError, UnsupportedOperatorError
 from examples.digits import model as digits

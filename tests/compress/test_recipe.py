@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from compress import recipe
-from compress.recipe_steps import Distill, Prune, Quantize
+from compress.steps import Distill, Prune, Quantize
 from edge_contract.errors import RecipeError
 
 ROOT = Path(__file__).resolve().parents[2]
