@@ -5,6 +5,7 @@
 # make story       only the story on real processes
 # make test-old-runtimes  our files on tflite-runtime 2.7 to 2.13
 # make fuzz        minutes of hostile files against the readers
+# make test-ray    a search on two workers of Ray, in an environment of its own
 # make peers       other tools on the same work, in environments of their own (long)
 # make check       format, lint, types, import rule
 # make venv        both Python environments and what Debian has to give
@@ -22,7 +23,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 # Options of pip for torch alone, such as an index that holds its CPU wheels: a plain torch may bring CUDA.
 TORCH_OPTIONS ?=
 TORCH := torch==2.13.0
-EXTRAS := workstation,tensorflow,agent,agent-litert,agent-onnx,fleet,examples,dev
+EXTRAS := workstation,search,tensorflow,agent,agent-litert,agent-onnx,fleet,examples,dev
 
 # The stamp carries a digest of what it was built from, so a check-out of another version builds again.
 FACTS := $(shell cat pyproject.toml constraints.txt constraints-tflite.txt | sha256sum | cut -c1-16)
@@ -30,7 +31,7 @@ STAMP := .venv/.strop-$(FACTS)
 STAMP_TFLITE := .venv-tflite/.strop-$(FACTS)
 PY := .venv/bin/python
 
-.PHONY: help demo test test-fast test-old-runtimes fuzz peers story check format venv models machines system docs \
+.PHONY: help demo test test-fast test-old-runtimes test-ray fuzz peers story check format venv models machines system docs \
   freeze clean
 
 help:
@@ -43,13 +44,19 @@ test: check models machines
 	$(PY) -m pytest
 
 FAST := not story and not browser and not slow and not machines
-HEAVY := old_runtimes or fuzz or peers
+HEAVY := old_runtimes or fuzz or peers or ray
 test-fast: venv
 	$(PY) -m pytest -m "$(FAST) and not ($(HEAVY))"
 
 test-old-runtimes: venv
 	$(PY) -m tests.machines.old_runtimes
 	$(PY) -m pytest -m old_runtimes tests/machines tests/export
+
+# Ray is large, so it stands in an environment of its own that sees the packages of the first one.
+test-ray: venv
+	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/pip install --quiet --constraint constraints.txt 'ray>=2.40,<3'
+	PYTHONPATH="$$($(PY) -c 'import site; print(site.getsitepackages()[0])'):." .venv-ray/bin/python -m pytest -m ray tests/compress
 
 # atheris has wheels for few Pythons and is of no use to anybody else, so it stands in an environment of its own.
 FUZZ := .venv-fuzz/bin/python
@@ -129,5 +136,5 @@ freeze:
 	@.venv/bin/pip freeze --exclude-editable | sed -e 's/+cpu$$//'
 
 clean:
-	rm -rf .venv .venv-tflite .venv-old .venv-peers-* .arm64 .models .fuzz build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-tflite .venv-ray .venv-old .venv-peers-* .arm64 .models .fuzz build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from compress.processes import here
 from edge_contract.errors import DataError, ModelError
 
 __all__ = ["read_checkpoint", "read_weights", "write_checkpoint"]
@@ -14,6 +15,8 @@ __all__ = ["read_checkpoint", "read_weights", "write_checkpoint"]
 
 def write_checkpoint(path: Path, key: str, state: dict[str, Any]) -> None:
     """Write a checkpoint: a reader sees the old file or the new one, never half of one.
+
+    Of several processes that train together only the first writes; all hold the same state.
 
     Args:
         path: The file; its folder is made.
@@ -23,7 +26,9 @@ def write_checkpoint(path: Path, key: str, state: dict[str, Any]) -> None:
     Raises:
         DataError: The disk is full or the folder cannot be written.
     """
-    part = path.with_name(path.name + ".part")
+    if not here().is_first:
+        return
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # trials of a search may write the same file at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -45,7 +50,7 @@ def read_checkpoint(path: Path | None, key: str) -> dict[str, Any] | None:
     if path is None or not path.exists():
         return None
     try:
-        document = torch.load(path, weights_only=True)
+        document = torch.load(path, weights_only=True, map_location="cpu")
         found, state = document["key"], document["state"]
     except Exception as error:
         fix = "delete it; the step starts again"
@@ -62,7 +67,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.exists():
         raise ModelError("no such file", where=str(path), fix="check the path of the weights")
     try:
-        document = torch.load(path, weights_only=True)
+        document = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         fix = "save it with torch.save(model.state_dict(), path)"
         raise ModelError(f"cannot be loaded: {type(error).__name__}", where=str(path), fix=fix) from error

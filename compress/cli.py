@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``strop compress``: run, plan, report, compare, resume. Results on stdout, progress on stderr."""
+"""``strop compress``: its verbs. Results on stdout, progress on stderr."""
 
 import json
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from compress.search.cli import search
 from edge_contract.errors import StropError, UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Distil, prune and quantize a model to a budget.")
+app.command()(search)
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a TOML file; its keys are in docs/recipe.md.")]
 Folder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
@@ -25,6 +27,9 @@ Out = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="Teacher's state dict, in place of [model] teacher_weights.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of PyTorch, in place of the recipe's.")]
+Stopwatch = Annotated[
+    str, typer.Option(help="Who measures latency, module:callable; strop.stopwatch:here times on this machine.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 WORK = ".work"
@@ -45,18 +50,22 @@ def _report_tables(report: "CompressionReport") -> list[Any]:
     from compress import tables
 
     lines: list[Any] = [tables.step_table(report)]
+    if report.ladder:
+        lines.append(tables.ladder_table(report.ladder))
     if report.test:
         lines.append(tables.model_table(report))
     if report.change is not None:
-        lines.append(f"int8 against float on the test split: {report.change}")
+        lines.append(f"{report.test[-1].name} against float on the test split: {report.change}")
     lines += [f"budget {line.name}: {line.value:g} of {line.limit:g}" for line in report.budget]
     return [*lines, *(f"note: {note}" for note in report.notes)]
 
 
-def _compress(recipe_file: Path, out: Path, weights: Path | None, threads: int, *, as_json: bool) -> None:
+def _compress(
+    recipe_file: Path, out: Path, weights: Path | None, threads: int, stopwatch: str, *, as_json: bool
+) -> None:
     from dataclasses import replace
 
-    from compress import pipeline, recipe
+    from compress import pipeline, recipe, stopwatches
     from compress.listener import Terminal
     from compress.work import WorkFolder
 
@@ -65,7 +74,8 @@ def _compress(recipe_file: Path, out: Path, weights: Path | None, threads: int, 
     console = Console(stderr=True)
     try:
         with Terminal(console) as terminal:
-            made = pipeline.run(read, out / WORK, teacher_weights=weights, listener=terminal)
+            watch = stopwatches.load(stopwatch)
+            made = pipeline.run(read, out / WORK, teacher_weights=weights, listener=terminal, stopwatch=watch)
         made.save(out)
     except KeyboardInterrupt:
         console.print(f"interrupted; go on with: strop compress resume {out}", highlight=False, soft_wrap=True)
@@ -100,6 +110,7 @@ def run(
     out: Out,
     teacher_weights: Weights = None,
     threads: Threads = 0,
+    stopwatch: Stopwatch = "",
     *,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.")] = False,
     as_json: Json = False,
@@ -115,10 +126,10 @@ def run(
     shutil.rmtree(out / WORK, ignore_errors=True)
     (out / WORK).mkdir(parents=True)
     weights = None if teacher_weights is None else str(teacher_weights.resolve())
-    call = {"recipe": str(recipe.resolve()), "teacher_weights": weights}
+    call = {"recipe": str(recipe.resolve()), "teacher_weights": weights, "stopwatch": stopwatch}
     (out / WORK / CALL).write_text(json.dumps(call) + "\n", encoding="utf-8")
     try:
-        _compress(recipe, out, teacher_weights, threads, as_json=as_json)
+        _compress(recipe, out, teacher_weights, threads, stopwatch, as_json=as_json)
     except StropError:
         _leave_nothing(out, is_new=is_new)
         raise
@@ -145,11 +156,11 @@ def resume(
     file = out / WORK / CALL
     try:
         call = json.loads(file.read_text(encoding="utf-8"))
-        recipe, weights = Path(call["recipe"]), call["teacher_weights"]
+        recipe, weights, stopwatch = Path(call["recipe"]), call["teacher_weights"], call.get("stopwatch", "")
     except (OSError, ValueError, KeyError, TypeError) as error:
         fix = "start one with strop compress run RECIPE --out FOLDER"
         raise UsageError("no interrupted run is here", where=str(out), fix=fix) from error
-    _compress(recipe, out, None if weights is None else Path(weights), threads, as_json=as_json)
+    _compress(recipe, out, None if weights is None else Path(weights), threads, stopwatch, as_json=as_json)
 
 
 @app.command()
@@ -181,13 +192,56 @@ def report(folder: Folder, *, as_json: Json = False) -> None:
 
 
 @app.command()
-def compare(first: Folder, second: Folder, *, as_json: Json = False) -> None:
-    """Put two finished runs on the same data side by side."""
+def compare(
+    first: Folder,
+    second: Folder,
+    page: Annotated[Path | None, typer.Option(help="Draw both on one page, an HTML file.")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Put two finished runs on the same data side by side: models, steps and layers."""
+    from compress import compare as comparing
     from compress import report_files as reports
-    from compress.compare import compare as compare_reports
-    from compress.tables import compared_table
+    from compress import tables
 
     a, b = reports.read(first), reports.read(second)
-    rows = compare_reports(a, b)
-    document = {"first": str(first), "second": str(second), "models": [row.to_json() for row in rows]}
-    _say(document, lambda: [compared_table(str(first), str(second), rows)], as_json=as_json)
+    rows, steps, layers = comparing.compare(a, b), comparing.compare_steps(a, b), comparing.compare_layers(a, b)
+    document = {
+        "first": str(first),
+        "second": str(second),
+        "models": [row.to_json() for row in rows],
+        "steps": [row.to_json() for row in steps],
+        "layers": [row.to_json() for row in layers],
+    }
+    if page is not None:
+        reports.write_comparison(first, second, page)
+    shown = [
+        tables.compared_table(str(first), str(second), rows),
+        tables.compared_steps_table(steps),
+        *([tables.compared_layers_table(layers)] if layers else []),
+        *([f"page: {page}"] if page is not None else []),
+    ]
+    _say(document, lambda: shown, as_json=as_json)
+
+
+@app.command()
+def sensitivity(
+    path: Annotated[Path, typer.Argument(help="A recipe whose model enters with weights, or the folder of a run.")],
+    samples: Annotated[int, typer.Option(min=0, help="Validation samples, the first ones; 0 takes all.")] = 0,
+    threads: Threads = 0,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Measure what each layer alone would cost in 4 bits, in 8 bits, and wide (float32 between int8 tensors)."""
+    from rich.progress import Progress
+
+    from compress import tables
+    from compress.sensitivity import of_path
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_interactive) as bar:
+        task = bar.add_task("samples", total=None)
+        found = of_path(
+            path, samples=samples, most_threads=threads, progress=lambda d, n: bar.update(task, completed=d, total=n)
+        )
+    _say(found.to_json(), lambda: [tables.sensitivity_table(found)], as_json=as_json)

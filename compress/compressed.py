@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from compress import report_files as reports
 from compress.quantize.plan import QuantizationPlan
+from compress.quantize.weight_only import FORMS
 from compress.report import CompressionReport
 from edge_contract.errors import DataError, ModelError
 from edge_contract.fields import Fields
@@ -47,8 +48,9 @@ class CompressedModel:
         labels: Names of the classes, [K].
         report: What it cost.
         recipe_text: The recipe, verbatim.
-        input_shape: (C, H, W) of one input.
+        input_shape: (C, H, W) of one input, (C, T) of a series.
         recipe_path: Where the recipe lay: its relative files and modules are looked for beside it.
+        form: What is shipped where there is no plan: ``float32``, or one of ``quantize.weight_only.FORMS``.
     """
 
     name: str
@@ -58,8 +60,9 @@ class CompressedModel:
     labels: tuple[str, ...]
     report: CompressionReport
     recipe_text: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     recipe_path: Path = Path("recipe.toml")
+    form: str = "float32"
 
     def save(self, folder: Path) -> None:
         """Write the folder; its old files are replaced.
@@ -90,10 +93,11 @@ class CompressedModel:
             "input_shape": list(self.input_shape),
             "recipe_path": str(self.recipe_path.absolute()),
             "plan": "" if self.plan is None else self.plan.digest,
+            "form": self.form,
         }
 
 
-def _export(model: nn.Module, shape: tuple[int, int, int], path: Path) -> None:
+def _export(model: nn.Module, shape: tuple[int, ...], path: Path) -> None:
     # An example of two: torch.export takes a dimension of one for a constant.
     example = torch.zeros(2, *shape)
     batch = torch.export.Dim("batch", min=1)
@@ -136,16 +140,17 @@ def load(folder: Path) -> CompressedModel:
         facts = Fields(json.loads((folder / "model.json").read_text()), str(folder / "model.json"))
         name, labels, shape = facts.text("name"), facts.texts("labels"), facts.integers("input_shape")
         preprocess = parse_preprocess(facts.object("preprocess"))
-        height, width = shape[1], shape[2]
+        if len(shape) < 2:
+            raise ValueError(f"input_shape {list(shape)}")
         recipe_path = Path(facts.text("recipe_path", str(folder / "recipe.toml")))
+        form = facts.text("form", "float32", among=("float32", *FORMS))
         # From memory: torch.export.load leaves a damaged file open.
         program = torch.export.load(BytesIO((folder / "model.pt2").read_bytes())).module()
     except Exception as error:  # zipfile, pickle and torch each fail in their own words
         raise DataError(f"damaged: {error}", where=str(folder), fix="run the recipe again") from error
     plan = _plan(folder, facts.text("plan"))
     text = (folder / "recipe.toml").read_text(encoding="utf-8")
-    sizes = shape[0], height, width
-    return CompressedModel(name, _Program(program), plan, preprocess, labels, report, text, sizes, recipe_path)
+    return CompressedModel(name, _Program(program), plan, preprocess, labels, report, text, shape, recipe_path, form)
 
 
 def _plan(folder: Path, digest: str) -> QuantizationPlan | None:

@@ -59,8 +59,13 @@ class Cost:
         return cls(int(document["macs"]), int(document["parameters"]), int(document["peak_elements"]), layers)
 
 
-def _macs(module: nn.Module, output: Tensor) -> int:
-    """Each output of a convolution costs in/groups × kh × kw products, each of a linear layer its inputs."""
+def _macs(module: nn.Module, given: Tensor, output: Tensor) -> int:
+    """Each output of a convolution costs in/groups × kh × kw products, each of a linear layer its inputs.
+
+    A transposed convolution spreads each input over out/groups × kh × kw outputs.
+    """
+    if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d)):
+        return given[0].numel() * module.weight[0].numel()
     if isinstance(module, (nn.Conv1d, nn.Conv2d)):
         return output[0].numel() * module.weight[0].numel()
     if isinstance(module, nn.Linear):
@@ -75,7 +80,7 @@ def measure(model: nn.Module, example: Tensor) -> Cost:
     Batch normalisation counts no multiply-accumulates: it is folded into the layer before it.
 
     Args:
-        model: Any module of Conv1d, Conv2d, Linear and layers without products.
+        model: Any module of convolutions, transposed or not, Linear, and layers without products.
         example: float32 [1,C,H,W].
 
     Raises:
@@ -94,7 +99,8 @@ def measure(model: nn.Module, example: Tensor) -> Cost:
         elements = sum(t[0].numel() for t in (*inputs, output) if isinstance(t, Tensor) and t.ndim)
         own = sum(p.numel() for p in module.parameters(recurse=False))
         channels = output.shape[1] if output.ndim > 1 else 1
-        found.append(LayerCost(names[module], type(module).__name__, _macs(module, output), own, elements, channels))
+        macs = _macs(module, inputs[0], output)
+        found.append(LayerCost(names[module], type(module).__name__, macs, own, elements, channels))
 
     hooks = [m.register_forward_hook(note) for m in model.modules() if not next(iter(m.children()), None)]
     was_training = model.training

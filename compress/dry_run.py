@@ -8,11 +8,17 @@ from typing import Any
 from torch import nn
 
 from compress import cost, sources
+from compress.factorize.step import described, factorize
 from compress.prune.step import cut
+from compress.quantize import weight_only
 from compress.recipe import Recipe
-from compress.steps import Prune, Quantize, Train
+from compress.steps import Factorize, Prune, Quantize
+from compress.steps.quantize import PLANNED
 
 __all__ = ["Estimate", "dry_run"]
+
+ROWS = 64
+"""Training inputs that statistics are taken on; without trained weights more of them say nothing more."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +56,31 @@ def dry_run(recipe: Recipe, teacher_weights: Path | None = None) -> tuple[Estima
     if teacher_weights is not None or recipe.model.teacher_weights:
         sources.load_teacher(recipe, teacher_weights)
     model = sources.load_model(recipe)
-    train = sources.tensors(recipe, data.train.take_first(1))
-    entering = "weights" if recipe.model.weights else "untrained"
+    train = sources.tensors(recipe, data.train.take_first(ROWS))
+    entering = "weights" if recipe.model.is_trained else "untrained"
     found = [_estimate(Estimate(0, "enter", entering), model, train)]
     for number, step in enumerate(recipe.steps, 1):
         now = Estimate(number, step.kind, step.method)
-        if isinstance(step, Train | Prune):
+        if not isinstance(step, Quantize):
             now = replace(now, epochs=step.training.epochs)
         if isinstance(step, Prune):
             now = replace(now, note=cut(replace(step, method="magnitude"), model, train).note)
+        elif isinstance(step, Factorize):
+            now = replace(now, note=described(factorize(step, model, train)))
         now = _estimate(now, model, train)
-        found.append(replace(now, size_kb=_int8_kb(model)) if isinstance(step, Quantize) else now)
+        found.append(replace(now, size_kb=_quantized_kb(step, model)) if isinstance(step, Quantize) else now)
     return tuple(found)
 
 
 def _estimate(step: Estimate, model: nn.Module, train: sources.Tensors) -> Estimate:
     total = cost.measure(model, train.x[:1])
     return replace(step, macs=total.macs, parameters=total.parameters, size_kb=cost.weight_bytes(model) / 1000)
+
+
+def _quantized_kb(step: Quantize, model: nn.Module) -> float:
+    if step.method not in PLANNED:
+        return weight_only.stored_bytes(model, step.method) / 1000
+    return _int8_kb(model) if step.mixed is None else step.mixed.size_kb
 
 
 def _int8_kb(model: nn.Module) -> float:

@@ -41,7 +41,8 @@ class Average:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Continue from a saved ``state``."""
-        self.values = {name: value.clone() for name, value in state.items() if name != "__updates__"}
+        for name, value in self.values.items():
+            value.copy_(state[name])
         self.updates = int(state["__updates__"]) if "__updates__" in state else 0
 
     @torch.no_grad()

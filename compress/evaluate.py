@@ -17,6 +17,7 @@ __all__ = ["Difference", "Score", "hits", "paired_difference", "predict", "score
 
 Z95: Final = 1.959963984540054
 """The 97.5 % quantile of the standard normal."""
+_MOST_VALUES: Final = 2**21  # of a batch of inputs, 8 MiB: activations are some ten times as many
 Hits = npt.NDArray[np.bool_]
 Logits = Callable[[Tensor], Tensor]
 """Inputs float32 [N,C,H,W] → logits [N,K]; an ``nn.Module`` in eval mode, or the integer evaluation of a plan."""
@@ -140,12 +141,18 @@ def paired_difference(first: Hits, second: Hits) -> Difference:
 def predict(model: Logits, x: Tensor, *, batch: int = 250) -> Tensor:
     """Return the logits of a model in eval mode, float32 [N,K].
 
+    Args:
+        model: In eval mode afterwards, if it is a module.
+        x: Inputs, float32 [N,…].
+        batch: Most inputs at once; of large ones fewer, so that memory does not grow with their size.
+
     Raises:
         ModelError: The model does not return [N,K], or returns NaN or Inf.
     """
     if isinstance(model, nn.Module):
         model.eval()
-    outputs = [model(part) for part in torch.split(x, batch)]
+    fitting = max(1, _MOST_VALUES // max(1, x[:1].numel()))
+    outputs = [model(part) for part in torch.split(x, min(batch, fitting))]
     for output in outputs:
         if not isinstance(output, Tensor) or output.ndim != 2:
             found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from compress import cost, evaluate
 from compress.evaluate import Difference, Logits
 from compress.quantize import integer
+from compress.quantize.packing import stored_bytes
 from compress.quantize.plan import QuantizationPlan
 from compress.recipe import Recipe
 from compress.report import ModelRow
-from compress.sources import SealedSplit, tensors
+from compress.report_parts import pack
+from compress.sources import SealedSplit, load_model, tensors, with_answers
+from edge_contract import targets
 
 __all__ = ["Candidate", "candidate", "int8_logits", "plan_kb", "read_test"]
 
@@ -35,9 +38,14 @@ def candidate(model: nn.Module, example: Tensor) -> Candidate:
     return Candidate(model, found.macs, found.parameters, cost.weight_bytes(model) / 1000)
 
 
-def plan_kb(plan: QuantizationPlan) -> float:
-    """Return the size of a plan's integers in KB: int8 weights, int32 biases."""
-    return sum(constant.codes.nbytes for constant in plan.constants.values()) / 1000
+def plan_kb(plan: QuantizationPlan, target: str) -> float:
+    """Return the size of a plan's constants in KB as a file for a target stores them.
+
+    int8 weights and int32 biases; float32 in wide layers; half a byte for a 4-bit weight where the target's runtimes
+    read packed ones, of its formats the smaller.
+    """
+    forms = [name for name, rules in targets.load(target).integers.items() if rules.packed]
+    return min(stored_bytes(plan, form) for form in ("", *forms)) / 1000
 
 
 def int8_logits(plan: QuantizationPlan) -> Logits:
@@ -54,14 +62,22 @@ def read_test(
 ) -> tuple[tuple[ModelRow, ...], Difference | None]:
     """Open the test split and return every candidate's row, and int8 against float, paired.
 
+    A test split without labels (``metric = "agreement"``) is measured against the answers of the model that entered, or
+    of the teacher; one with labels is measured by them.
+
     Raises:
         DataError: The split was read before.
     """
-    test = tensors(recipe, sealed.open())
+    opened = sealed.open()
+    if not opened.is_labelled:
+        judge = load_model(recipe) if recipe.model.is_trained else candidates["teacher"].logits
+        opened = with_answers(recipe, opened, judge)
+    test = tensors(recipe, opened)
     hits = {name: evaluate.hits(one.logits, test.x, test.y) for name, one in candidates.items()}
     rows = tuple(
-        ModelRow(name, evaluate.score(int(right.sum()), right.size), one.macs, one.parameters, one.size_kb)
+        ModelRow(name, evaluate.score(int(right.sum()), right.size), one.macs, one.parameters, one.size_kb, pack(right))
         for (name, one), right in zip(candidates.items(), hits.values(), strict=True)
     )
-    change = evaluate.paired_difference(hits["float"], hits["int8"]) if "int8" in hits else None
+    small = next((name for name in hits if name not in ("teacher", "float")), None)
+    change = None if small is None else evaluate.paired_difference(hits["float"], hits[small])
     return rows, change

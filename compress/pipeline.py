@@ -2,7 +2,6 @@
 """Runs a recipe: every step measured on validation, budgets judged there, the test split read once at the end."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -12,22 +11,20 @@ from torch import nn
 
 from compress import budget, report_files, sources
 from compress.compressed import CompressedModel
-from compress.final import candidate, int8_logits, plan_kb, read_test
+from compress.final import candidate, read_test
 from compress.listener import Listener, Silent
-from compress.quantize.plan import QuantizationPlan
 from compress.recipe import Recipe
 from compress.report import CompressionReport
 from compress.run_state import RunState, Shared
 from compress.splits import SealedSplit, WorkingData
+from compress.stopwatches import Stopwatch
 from compress.threads import threads
 from compress.work import WorkFolder, digest_of
 from edge_contract.errors import BudgetError, RecipeError
 
-__all__ = ["Stopwatch", "run"]
+__all__ = ["rehearse", "run"]
 
 PACKAGES: Final = ("torch", "torch-pruning", "numpy", "strop")
-Stopwatch = Callable[[QuantizationPlan | None, nn.Module], float]
-"""(plan, float model) → latency in milliseconds of one input on the recipe's target."""
 
 
 def run(
@@ -54,28 +51,57 @@ def run(
             split stays closed.
     """
     if recipe.budget.latency_ms is not None and stopwatch is None:
-        fix = "remove it here, and measure the artefact with strop bench"
+        fix = "remove it, or name a stopwatch: --stopwatch strop.stopwatch:here times on this machine"
         raise RecipeError("key 'latency_ms': nothing measures latency here", where=recipe.where("budget"), fix=fix)
     with threads(recipe.threads):
         return _run(recipe, work, teacher_weights, listener or Silent(), stopwatch)
 
 
+def rehearse(
+    recipe: Recipe,
+    work: Path,
+    *,
+    teacher_weights: Path | None = None,
+    listener: Listener | None = None,
+    stopwatch: Stopwatch | None = None,
+) -> CompressionReport:
+    """Run a recipe without its end: every step and the budget, but the test split stays closed.
+
+    Arguments and errors are those of ``run``. Many rehearsals may share one work folder, also at the same time: what a
+    step leaves there is named by everything that decides it.
+    """
+    with threads(recipe.threads):
+        data, _sealed = sources.load_answered(recipe, teacher_weights)
+        state = _open(recipe, data, work, teacher_weights, listener or Silent())
+        draft, _ = _worked(state, _draft(state, data), stopwatch)
+    return draft
+
+
 def _run(
     recipe: Recipe, work: Path, teacher_weights: Path | None, listener: Listener, stopwatch: Stopwatch | None
 ) -> CompressedModel:
-    data, sealed = sources.load_data(recipe)
+    data, sealed = sources.load_answered(recipe, teacher_weights)
     state = _open(recipe, data, work, teacher_weights, listener)
     draft = _draft(state, data)
     try:
-        floating = _steps(state)
-        latency = None if stopwatch is None else stopwatch(state.plan, floating)
-        lines = budget.judge(recipe.budget, state.done[-1], latency)
-        draft = replace(draft, budget=lines)
-        budget.check_total(recipe.budget, lines, state.done, recipe.where("budget"))
+        draft, floating = _worked(state, draft, stopwatch)
     except BudgetError:
-        report_files.write(replace(draft, steps=tuple(state.done)), work)
+        lines = budget.judge(recipe.budget, state.done[-1]) if state.done else ()
+        report_files.write(replace(draft, steps=tuple(state.done), budget=lines), work)
         raise
-    return _close(state, replace(draft, steps=tuple(state.done)), floating, sealed, data)
+    return _close(state, draft, floating, sealed, data)
+
+
+def _worked(
+    state: RunState, draft: CompressionReport, stopwatch: Stopwatch | None
+) -> tuple[CompressionReport, nn.Module]:
+    """Run the steps and judge the budget."""
+    recipe = state.shared.recipe
+    floating = _steps(state)
+    latency = None if stopwatch is None else stopwatch(floating, state.shared.example, state.plan)
+    lines = budget.judge(recipe.budget, state.done[-1], latency)
+    budget.check_total(recipe.budget, lines, state.done, recipe.where("budget"))
+    return replace(draft, steps=tuple(state.done), budget=lines), floating
 
 
 def _open(recipe: Recipe, data: WorkingData, work: Path, teacher_weights: Path | None, listener: Listener) -> RunState:
@@ -128,14 +154,13 @@ def _close(
     if state.shared.teacher is not None:
         candidates = {"teacher": candidate(state.shared.teacher, example), **candidates}
     notes: tuple[str, ...] = ()
-    if state.plan is not None:
-        cost = candidates["float"]
-        candidates["int8"] = replace(cost, logits=int8_logits(state.plan), size_kb=plan_kb(state.plan))
-        notes = state.plan.notes
+    if state.plan is not None or state.rounded is not None:
+        name = "int8" if state.plan is not None else state.form
+        candidates[name] = replace(candidates["float"], logits=state.logits, size_kb=state.size_kb)
+        notes = () if state.plan is None else state.plan.notes
     rows, change = read_test(recipe, sealed, candidates)
     seconds = sum(step.seconds for step in draft.steps)
     final = replace(draft, test=rows, change=change, seconds=seconds, notes=notes)
-    channels, height, width = (int(size) for size in example.shape[1:])
     return CompressedModel(
         recipe.name,
         floating,
@@ -144,6 +169,7 @@ def _close(
         data.labels,
         final,
         recipe.text,
-        (channels, height, width),
+        tuple(int(size) for size in example.shape[1:]),
         recipe.path,
+        state.form,
     )

@@ -7,10 +7,12 @@ The file is described key by key in ``docs/recipe.md``.
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from compress.named_sources import DataSource, ModelSource, check_named_files, read_data, read_model
 from compress.recipe_table import Table
-from compress.steps import Step, Train, read_step
+from compress.search.space import Search, read_search
+from compress.steps import Distill, Step, Train, read_step
 from edge_contract import canonical, targets
 from edge_contract.errors import ContractError, RecipeError
 from edge_contract.preprocess import Preprocessing
@@ -19,43 +21,9 @@ from edge_contract.preprocess import parse as parse_preprocess
 
 __all__ = ["Budget", "DataSource", "ModelSource", "Recipe", "load", "parse"]
 
-METRICS: Final = ("top1",)
-NPZ: Final = ".npz"
-
 
 class _PreprocessError(ContractError):
     """Carries the contract's complaint to ``_preprocess``, which words it for a recipe."""
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where the model and its teacher come from.
-
-    Attributes:
-        source: ``module:callable`` that builds the network.
-        weights: State dict that the recipe starts from; empty starts untrained.
-        teacher, teacher_weights: The same for the teacher; empty means no teacher.
-    """
-
-    source: str
-    weights: str = ""
-    teacher: str = ""
-    teacher_weights: str = ""
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """Where the samples come from.
-
-    Attributes:
-        source: ``module:callable`` that returns ``DataSplits``, or an ``.npz`` file.
-        metric: ``top1``.
-        augment: ``module:callable`` that changes training batches; empty changes nothing.
-    """
-
-    source: str
-    metric: str = "top1"
-    augment: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +47,7 @@ class Recipe:
         seed: Of every random draw.
         threads: PyTorch's threads; 0 takes its default.
         model, data, preprocess, steps, budget: As in the file.
+        search: What ``strop compress search`` varies; None without a ``[search]`` table.
         text: The file, verbatim.
         path: Where it was read; relative paths in it start from its folder.
     """
@@ -94,6 +63,7 @@ class Recipe:
     budget: Budget
     text: str
     path: Path
+    search: Search | None = None
 
     @property
     def digest(self) -> str:
@@ -152,53 +122,19 @@ def parse(text: str, path: Path) -> Recipe:
         top.text("target", "generic-x86", among=targets.names()),
         top.integer("seed", 0),
         top.integer("threads", 0),
-        _model(top.table("model", where=f"{path.name} [model]")),
-        _data(top.table("data", where=f"{path.name} [data]")),
+        read_model(top.table("model", where=f"{path.name} [model]")),
+        read_data(top.table("data", where=f"{path.name} [data]"), path.parent),
         _preprocess(top.raw("preprocess", {}), f"{path.name} [preprocess]"),
         _steps(top.raw("step", []), path.name),
         _budget(top.table("budget", {}, where=f"{path.name} [budget]")),
         text,
         path,
+        read_search(top.table("search", where=f"{path.name} [search]")) if "search" in top else None,
     )
     top.done()
-    _check_files(recipe)
+    check_named_files(recipe.model, recipe.data, path)
     _check_order(recipe)
     return recipe
-
-
-def _model(table: Table) -> ModelSource:
-    model = ModelSource(
-        _callable(table, "source"),
-        table.text("weights", ""),
-        _callable(table, "teacher", default=""),
-        table.text("teacher_weights", ""),
-    )
-    table.done()
-    if model.teacher_weights and not model.teacher:
-        fix = "add teacher = 'module:callable', or remove it"
-        raise table.refuse("teacher_weights", "weights without a teacher", fix)
-    return model
-
-
-def _callable(table: Table, key: str, **default: str) -> str:
-    value: str = table.text(key, **default)
-    module, _, name = value.partition(":")
-    words = [*module.split("."), *name.split(".")]
-    if value and not (name and all(word.isidentifier() for word in words)):
-        what, fix = f"{value!r} is not module:callable", "write it like 'examples.digits.model:student'"
-        if Path(value).suffix in (".pt", ".pt2", ".pth"):
-            fix = "name the function that builds the network, and the file under weights"
-        raise table.refuse(key, what, fix)
-    return value
-
-
-def _data(table: Table) -> DataSource:
-    source: str = table.text("source")
-    if not source.endswith(NPZ):
-        source = _callable(table, "source")
-    data = DataSource(source, table.text("metric", "top1", among=METRICS), _callable(table, "augment", default=""))
-    table.done()
-    return data
 
 
 def _preprocess(values: Any, where: str) -> Preprocessing:
@@ -234,26 +170,18 @@ def _budget(table: Table) -> Budget:
     return budget
 
 
-def _check_files(recipe: Recipe) -> None:
-    named = [("model", "weights", recipe.model.weights), ("model", "teacher_weights", recipe.model.teacher_weights)]
-    if recipe.data.source.endswith(NPZ):
-        named.append(("data", "source", recipe.data.source))
-    for table, key, name in named:
-        # Teacher weights may be given on the command line instead, so their absence is judged when they are needed.
-        if name and key != "teacher_weights" and not recipe.file(name).is_file():
-            what = f"key '{key}': no file '{name}'"
-            raise RecipeError(what, where=recipe.where(table), fix=f"put it at {recipe.file(name)}")
-
-
 def _check_order(recipe: Recipe) -> None:
     """Refuse steps that cannot follow each other, before hours are spent on the first ones."""
     for number, step in enumerate(recipe.steps, 1):
         where = recipe.where(f"step {number}")
         if step.kind == "quantize" and number < len(recipe.steps):
             raise RecipeError("a step after quantize", where=where, fix="make quantize the last step")
-        if step.kind == "distill" and not recipe.model.teacher:
+        if step.kind == "cluster" and recipe.steps[number:] and recipe.steps[number].kind != "quantize":
+            what = f"{recipe.steps[number].kind} after cluster would part the weights again"
+            raise RecipeError(what, where=recipe.where(f"step {number + 1}"), fix="cluster last, or before quantize")
+        if isinstance(step, Distill) and step.teacher == "recipe" and not recipe.model.teacher:
             raise RecipeError("distill without a teacher", where=where, fix="add teacher to [model]")
     first = recipe.steps[0]
-    if not recipe.model.weights and not (isinstance(first, Train) and first.training.epochs > 0):
+    if not recipe.model.is_trained and not (isinstance(first, Train) and first.training.epochs > 0):
         fix = "add weights to [model], or begin with a train or distill step"
         raise RecipeError(f"{first.kind} of an untrained model", where=recipe.where("step 1"), fix=fix)

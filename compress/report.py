@@ -5,123 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from compress.cost import Cost
-from compress.evaluate import Difference, Score
+from compress.evaluate import Difference
+from compress.quantize.fidelity import Fidelity
+from compress.quantize.sensitivity import Sensitivity
+from compress.report_parts import BudgetLine, ModelRow, Point, Rung, StepReport
 from edge_contract.errors import DataError
 
-__all__ = ["BudgetLine", "CompressionReport", "StepReport", "ModelRow", "without_times"]
+__all__ = ["BudgetLine", "CompressionReport", "ModelRow", "Point", "Rung", "StepReport", "without_times"]
 
-SCHEMA: Final = "strop.compression/1"
+SCHEMA: Final = "strop.compression/2"
+READS: Final = ("strop.compression/1", SCHEMA)
 TEXTS: Final = ("name", "target", "metric", "recipe_digest", "data_digest", "teacher_digest")
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One step of the recipe, measured on the validation split.
-
-    Attributes:
-        number: 0 for the model that entered, else the step's number.
-        kind, method: As in the recipe.
-        score: Accuracy after the step.
-        change: Against the model before the step, paired.
-        drop: Points lost against the reference of the recipe; negative is a gain; None before there is one.
-        cost: MACs, parameters, layers.
-        size_kb: Bytes of the weights / 1000 (float32 with folded normalisation, or int8 with int32 biases).
-        seconds: Wall-clock time of the step.
-        losses: Mean training loss of each epoch.
-        note: What was done, in one line.
-    """
-
-    number: int
-    kind: str
-    method: str
-    score: Score
-    change: Difference | None
-    drop: float | None
-    cost: Cost
-    size_kb: float
-    seconds: float
-    losses: tuple[float, ...] = ()
-    note: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "number": self.number,
-            "kind": self.kind,
-            "method": self.method,
-            "validation": self.score.to_json(),
-            "change": None if self.change is None else self.change.to_json(),
-            "drop": self.drop,
-            "cost": self.cost.to_json(),
-            "size_kb": self.size_kb,
-            "seconds": self.seconds,
-            "losses": list(self.losses),
-            "note": self.note,
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "StepReport":
-        change, drop = document["change"], document["drop"]
-        return cls(
-            int(document["number"]),
-            str(document["kind"]),
-            str(document["method"]),
-            Score.from_json(document["validation"]),
-            None if change is None else Difference.from_json(change),
-            None if drop is None else float(drop),
-            Cost.from_json(document["cost"]),
-            float(document["size_kb"]),
-            float(document["seconds"]),
-            tuple(float(loss) for loss in document["losses"]),
-            str(document["note"]),
-        )
-
-
-@dataclass(frozen=True)
-class ModelRow:
-    """One model on the test split, which was read once, after every decision.
-
-    Attributes:
-        name: ``teacher``, ``entering``, ``float`` or ``int8``.
-        score: Accuracy.
-        macs, parameters, size_kb: Cost.
-    """
-
-    name: str
-    score: Score
-    macs: int
-    parameters: int
-    size_kb: float
-
-    def to_json(self) -> dict[str, Any]:
-        cost = {"macs": self.macs, "parameters": self.parameters, "size_kb": self.size_kb}
-        return {"name": self.name, "test": self.score.to_json(), **cost}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "ModelRow":
-        score, size_kb = Score.from_json(document["test"]), float(document["size_kb"])
-        return cls(str(document["name"]), score, int(document["macs"]), int(document["parameters"]), size_kb)
-
-
-@dataclass(frozen=True)
-class BudgetLine:
-    """One line of the budget: what was allowed, what came out."""
-
-    name: str
-    limit: float
-    value: float
-
-    @property
-    def is_kept(self) -> bool:
-        """True if the result costs no more than allowed."""
-        return self.value <= self.limit
-
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "limit": self.limit, "value": self.value, "kept": self.is_kept}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "BudgetLine":
-        return cls(str(document["name"]), float(document["limit"]), float(document["value"]))
 
 
 @dataclass(frozen=True)
@@ -139,6 +33,8 @@ class CompressionReport:
         versions: Of the packages that computed.
         seconds: Of the whole run, without interruptions.
         notes: Sentences worth reading, such as a small calibration split.
+        peers: Models of others on the same validation split.
+        trials: What a search tried on the way to this recipe.
     """
 
     name: str
@@ -155,6 +51,23 @@ class CompressionReport:
     versions: tuple[tuple[str, str], ...] = ()
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    peers: tuple[Point, ...] = ()
+    trials: tuple[Point, ...] = ()
+
+    @property
+    def ladder(self) -> tuple[Rung, ...]:
+        """What the accuracy ladder tried, in the last step that had one."""
+        return next((step.ladder for step in reversed(self.steps) if step.ladder), ())
+
+    @property
+    def fidelity(self) -> Fidelity | None:
+        """The integers against the float network, of the last step that has them."""
+        return next((step.fidelity for step in reversed(self.steps) if step.fidelity is not None), None)
+
+    @property
+    def sensitivity(self) -> Sensitivity | None:
+        """What each layer alone costs, of the last step that measured it."""
+        return next((step.sensitivity for step in reversed(self.steps) if step.sensitivity is not None), None)
 
     @property
     def is_kept(self) -> bool:
@@ -182,16 +95,18 @@ class CompressionReport:
             "versions": dict(self.versions),
             "seconds": self.seconds,
             "notes": list(self.notes),
+            "peers": [point.to_json() for point in self.peers],
+            "trials": [point.to_json() for point in self.trials],
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], *, where: str = "report.json") -> "CompressionReport":
-        """Return the report in a JSON object.
+        """Return the report in a JSON object, of this schema or the one before it.
 
         Raises:
             DataError: Another schema, or a field is missing or of the wrong type.
         """
-        if document.get("schema") != SCHEMA:
+        if document.get("schema") not in READS:
             what = f"schema {document.get('schema')!r}"
             raise DataError(what, where=where, fix=f"give a report of schema {SCHEMA}")
         try:
@@ -206,6 +121,8 @@ class CompressionReport:
                 versions=tuple(sorted((str(k), str(v)) for k, v in document["versions"].items())),
                 seconds=float(document["seconds"]),
                 notes=tuple(str(note) for note in document["notes"]),
+                peers=tuple(Point.from_json(point) for point in document.get("peers", ())),
+                trials=tuple(Point.from_json(point) for point in document.get("trials", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"damaged report: {type(error).__name__} {error}"
@@ -214,5 +131,9 @@ class CompressionReport:
 
 def without_times(report: CompressionReport) -> CompressionReport:
     """Return the report as two runs of the same recipe must agree on it: without wall-clock times."""
-    steps = tuple(replace(step, seconds=0.0) for step in report.steps)
-    return replace(report, steps=steps, seconds=0.0)
+    return replace(report, steps=tuple(_without_times(step) for step in report.steps), seconds=0.0)
+
+
+def _without_times(step: StepReport) -> StepReport:
+    ladder = tuple(replace(rung, seconds=0.0) for rung in step.ladder)
+    return replace(step, seconds=0.0, latency_ms=None, ladder=ladder)

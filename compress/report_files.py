@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from compress.report import CompressionReport
-from compress.report_page import page
+from compress.report_page import comparison_page, page
 from edge_contract.errors import DataError
 
-__all__ = ["NAME", "read", "write"]
+__all__ = ["NAME", "read", "write", "write_comparison"]
 
 NAME: Final = "report.json"
 
@@ -19,6 +19,17 @@ def write(report: CompressionReport, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.html").write_text(page(report), encoding="utf-8")
     (folder / NAME).write_text(json.dumps(report.to_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_comparison(first: Path, second: Path, file: Path) -> None:
+    """Write a page with the reports of two folders side by side.
+
+    Raises:
+        DataError: A report is missing or damaged, or the two were measured on different data.
+    """
+    text = comparison_page(read(first), read(second), (str(first), str(second)))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
 
 
 def read(path: Path) -> CompressionReport:

@@ -14,9 +14,25 @@ import numpy.typing as npt
 
 from edge_contract.errors import DataError
 
-__all__ = ["NAMES", "DataSplits", "SealedSplit", "Split", "WorkingData", "split_by_class"]
+__all__ = [
+    "FEW_SAMPLES",
+    "NAMES",
+    "UNLABELLED",
+    "DataSplits",
+    "SealedSplit",
+    "Split",
+    "WorkingData",
+    "sizes_of",
+    "split_by_class",
+    "split_by_group",
+]
 
 NAMES = ("train", "calibration", "validation", "test")
+SHARES = {"train": 0.6, "calibration": 0.05, "validation": 0.15, "test": 0.2}
+FEW_SAMPLES = 64
+"""Fewer calibration samples give ranges that depend on luck."""
+UNLABELLED = -1
+"""The class of every sample of a split that has no labels."""
 Raw = npt.NDArray[np.generic]
 Labels = npt.NDArray[np.int64]
 
@@ -26,8 +42,8 @@ class Split:
     """Inputs and labels.
 
     Attributes:
-        x: Raw inputs, uint8 [N,H,W] or [N,H,W,C] (or float32 of the same shapes).
-        y: Class of each, int64 [N].
+        x: Raw inputs, uint8 or real: images [N,H,W] or [N,H,W,C], windows of a series [N,T,C], clips of sound [N,T].
+        y: Class of each, int64 [N]; -1 for all of them if there are no labels (``unlabelled``).
     """
 
     x: Raw
@@ -35,6 +51,21 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @classmethod
+    def unlabelled(cls, x: Raw) -> "Split":
+        """Return a split without labels, for recipes with ``metric = "agreement"``.
+
+        Example:
+            >>> Split.unlabelled(np.zeros((2, 4, 4), np.uint8)).is_labelled
+            False
+        """
+        return cls(x, np.full(len(x), UNLABELLED, np.int64))
+
+    @property
+    def is_labelled(self) -> bool:
+        """False if no sample has a class."""
+        return bool((self.y != UNLABELLED).any())
 
     def take_first(self, count: int) -> "Split":
         """Return the first ``count`` samples."""
@@ -57,7 +88,7 @@ class DataSplits:
 
     @property
     def classes(self) -> int:
-        """Number of classes: of the labels if they are named, else the largest class seen plus 1."""
+        """Number of classes: of the labels if they are named, else the largest class seen plus 1 (0: no labels)."""
         return len(self.labels) or 1 + max(int(split.y.max()) for _, split in self.items())
 
     @property
@@ -105,6 +136,7 @@ class WorkingData:
         train, calibration, validation: The splits.
         labels: Names of the classes.
         digest: SHA-256 over all four splits, for the lineage.
+        notes: What a person should know about the data.
     """
 
     train: Split
@@ -112,6 +144,7 @@ class WorkingData:
     validation: Split
     labels: tuple[str, ...]
     digest: str
+    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -119,8 +152,13 @@ class WorkingData:
         return len(self.labels)
 
 
-def separate(splits: DataSplits, *, where: str) -> tuple[WorkingData, SealedSplit]:
+def separate(splits: DataSplits, *, where: str, needs_labels: bool = True) -> tuple[WorkingData, SealedSplit]:
     """Check the four splits and return what steps may see, and the sealed test split.
+
+    Args:
+        splits: From the source.
+        where: For messages.
+        needs_labels: False accepts splits without labels.
 
     Raises:
         DataError: A split is empty, mislabelled, holds NaN, or shares an input with another one.
@@ -128,31 +166,46 @@ def separate(splits: DataSplits, *, where: str) -> tuple[WorkingData, SealedSpli
     for name, split in splits.items():
         _check_form(split, f"{where} ({name} split)")
     for name, split in splits.items():
-        _check_classes(split, splits.classes, f"{where} ({name} split)")
+        if split.is_labelled or needs_labels:
+            _check_classes(split, splits.classes, f"{where} ({name} split)")
     shapes = {name: split.x.shape[1:] for name, split in splits.items()}
     if len(set(shapes.values())) > 1:
         raise DataError(f"splits of different shapes {shapes}", where=where, fix="give all splits one shape")
     prints = _fingerprints(splits)
     _check_apart(prints, where)
     names = splits.label_names
-    work = WorkingData(splits.train, splits.calibration, splits.validation, names, _digest(splits, prints))
+    digest, notes = _digest(splits, prints), _warnings(splits)
+    work = WorkingData(splits.train, splits.calibration, splits.validation, names, digest, notes)
     return work, SealedSplit(splits.test)
 
 
+def _warnings(splits: DataSplits) -> tuple[str, ...]:
+    count = len(splits.calibration)
+    if count >= FEW_SAMPLES:
+        return ()
+    return (f"only {count} calibration samples: ranges may be too narrow; give at least {FEW_SAMPLES}",)
+
+
 def _check_form(split: Split, where: str) -> None:
-    if split.x.ndim not in (3, 4) or split.y.ndim != 1 or len(split.x) != len(split.y):
+    if split.x.ndim not in (2, 3, 4) or split.y.ndim != 1 or len(split.x) != len(split.y):
         what = f"inputs {list(split.x.shape)} and labels {list(split.y.shape)}"
-        raise DataError(what, where=where, fix="give x [N,H,W] or [N,H,W,C] and y [N]")
+        raise DataError(what, where=where, fix="give x [N,H,W], [N,H,W,C] or [N,T,C], and y [N]")
     if not len(split):
         raise DataError("the split is empty", where=where, fix="give it at least one sample")
     if split.x.dtype.kind not in "uif" or split.y.dtype.kind not in "ui":
         what = f"inputs {split.x.dtype} and labels {split.y.dtype}"
         raise DataError(what, where=where, fix="give numbers and whole-numbered classes")
-    if split.x.dtype.kind == "f" and not np.isfinite(split.x).all():
-        raise DataError("the inputs hold NaN or Inf", where=where, fix="clean the data")
+    if split.x.dtype.kind == "f":
+        bad = ~np.isfinite(split.x.reshape(len(split), -1)).all(axis=1)
+        if bad.any():
+            what = f"{int(bad.sum())} inputs hold NaN or Inf (the first is number {int(bad.argmax())})"
+            raise DataError(what, where=where, fix="clean the data")
 
 
 def _check_classes(split: Split, classes: int, where: str) -> None:
+    if not split.is_labelled:
+        fix = 'give it labels, or set metric = "agreement"'
+        raise DataError("the split has no labels", where=where, fix=fix)
     low, high = int(split.y.min()), int(split.y.max())
     if low < 0 or high >= classes:
         raise DataError(f"classes {low} to {high}", where=where, fix=f"use 0 to {classes - 1}")
@@ -183,6 +236,58 @@ def _digest(splits: DataSplits, prints: Mapping[str, list[bytes]]) -> str:
         total.update(b"".join(prints[name]))
         total.update(np.ascontiguousarray(split.y, dtype="<i8").tobytes())
     return total.hexdigest()
+
+
+def sizes_of(count: int) -> dict[str, int]:
+    """Return how many of ``count`` samples each split gets: 60 % train, 5 % calibration, 15 % validation, 20 % test.
+
+    Example:
+        >>> sizes_of(1000)
+        {'train': 600, 'calibration': 50, 'validation': 150, 'test': 200}
+    """
+    return {name: int(share * count) for name, share in SHARES.items()}
+
+
+def split_by_group(
+    x: Raw, y: Labels, groups: npt.NDArray[np.generic], *, seed: int, labels: tuple[str, ...] = ()
+) -> DataSplits:
+    """Return a seeded random split in which no group (a person, a recording) stands in two parts.
+
+    Groups go, in random order, to the split that lacks most of its share, an empty one first.
+
+    Args:
+        x: Inputs [N,…].
+        y: Classes, int64 [N].
+        groups: Group of each, [N].
+        seed: Decides the order.
+        labels: Names of the classes.
+
+    Raises:
+        DataError: Fewer groups than splits.
+
+    Example:
+        >>> people = np.repeat(np.arange(10), 6)
+        >>> found = split_by_group(np.arange(60).reshape(60, 1, 1), np.arange(60) % 3, people, seed=1)
+        >>> {name: sorted({int(people[row]) for row in split.x.ravel()}) for name, split in found.items()}
+        {'train': [0, 1, 2, 5, 6, 9], 'calibration': [8], 'validation': [4], 'test': [3, 7]}
+    """
+    names, counts = np.unique(groups, return_counts=True)
+    if len(names) < len(NAMES):
+        what = f"{len(names)} groups for {len(NAMES)} splits"
+        raise DataError(what, fix="give more groups, or make the four splits yourself")
+    wanted = {name: share * len(y) for name, share in SHARES.items()}
+    placed: dict[str, list[int]] = {name: [] for name in NAMES}
+    for group in np.random.default_rng(seed).permutation(len(names)):
+        lacking = {name: _lack(wanted[name], [int(counts[g]) for g in placed[name]]) for name in NAMES}
+        placed[max(NAMES, key=lacking.__getitem__)].append(int(group))
+    rows = {name: np.flatnonzero(np.isin(groups, names[chosen])) for name, chosen in placed.items()}
+    parts = [Split(x[rows[name]], y[rows[name]].astype(np.int64)) for name in NAMES]
+    return DataSplits(parts[0], parts[1], parts[2], parts[3], labels)
+
+
+def _lack(wanted: float, there: list[int]) -> float:
+    """Return how many samples a split lacks; an empty one comes first, the smallest before the others."""
+    return wanted - sum(there) if there else 1e12 - wanted
 
 
 def split_by_class(

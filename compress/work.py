@@ -7,7 +7,7 @@ steps up to this one). Changing a later step, the budget or an allowed drop keep
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from compress.checkpoint import read_checkpoint, write_checkpoint
-from compress.prune.graph import Pruning, replay
+from compress.edits import Edit, Edits
 from compress.recipe import Recipe
-from compress.report import StepReport
+from compress.replay import replay
 from edge_contract import canonical
 
 __all__ = ["Progressed", "WorkFolder", "digest_of"]
-
-Prunings = tuple[tuple[Pruning, ...], ...]
 
 
 def digest_of(model: nn.Module | None) -> str:
@@ -43,15 +41,15 @@ def digest_of(model: nn.Module | None) -> str:
 
 @dataclass(frozen=True)
 class Progressed:
-    """A model after some steps: its weights, and how the factory's network was cut on the way.
+    """A model after some steps: its weights, and how the factory's network was restructured on the way.
 
     Attributes:
         model: In eval mode.
-        prunings: Removals, stage by stage.
+        edits: In order.
     """
 
     model: nn.Module
-    prunings: Prunings = ()
+    edits: Edits = ()
 
 
 @dataclass(frozen=True)
@@ -82,41 +80,43 @@ class WorkFolder:
         }
         return canonical.digest(canonical.dumps(decides))
 
-    def training(self, number: int) -> Path:
+    def training(self, number: int, stage: int = 0) -> Path:
         """Return the path of the checkpoint of the step's training; the name tells which run it belongs to."""
-        return self.path / f"step-{number}.{self.key(number)[:16]}.training.pt"
+        part = f"-{stage}" if stage else ""
+        return self.path / f"step-{number}{part}.{self.key(number)[:16]}.training.pt"
 
     def _file(self, number: int, part: str) -> Path:
-        return self.path / f"step-{number}.{part}.pt"
+        return self.path / f"step-{number}.{self.key(number)[:16]}.{part}.pt"
 
-    def keep(self, number: int, part: str, after: Progressed, report: StepReport | None = None) -> None:
-        """Write what a step has reached: part ``cut`` in its middle, ``done`` at its end."""
+    def keep(self, number: int, part: str, after: Progressed, facts: Mapping[str, Any]) -> None:
+        """Write what a step has reached: part ``cut-0``, ``cut-1``, … before each fine-tuning, ``done`` at its end."""
         state = {
             "model": after.model.state_dict(),
-            "prunings": [[[name, list(channels)] for name, channels in stage] for stage in after.prunings],
-            "report": None if report is None else report.to_json(),
+            "edits": [edit.to_state() for edit in after.edits],
+            "facts": dict(facts),
         }
         write_checkpoint(self._file(number, part), self.key(number), state)
         if part == "done":
-            self.training(number).unlink(missing_ok=True)
-            self._file(number, "cut").unlink(missing_ok=True)
+            ours = f"{self.key(number)[:16]}"
+            for old in (*self.path.glob(f"step-{number}*.{ours}.training.pt"), *self.path.glob(f"*.{ours}.cut-*.pt")):
+                old.unlink(missing_ok=True)
 
     def find(self, number: int, part: str, fresh: nn.Module, example: Tensor) -> tuple[Progressed, Any] | None:
-        """Return the model and the report that a step left, or None.
+        """Return the model and the facts that a step left, or None.
 
         Args:
             number: Of the step.
-            part: ``cut`` or ``done``.
-            fresh: A new network of the factory; it is cut and filled.
+            part: As in ``keep``.
+            fresh: A new network of the factory; it is restructured and filled.
             example: One input, float32 [1,C,H,W].
         """
         state = read_checkpoint(self._file(number, part), self.key(number))
         if state is None:
             return None
-        prunings = tuple(tuple((name, tuple(ids)) for name, ids in stage) for stage in state["prunings"])
-        model = replay(fresh, example, prunings)
+        edits = tuple(Edit.from_state(one) for one in state["edits"])
+        model = replay(fresh, example, edits)
         model.load_state_dict(state["model"])
-        return Progressed(model.eval(), prunings), state["report"]
+        return Progressed(model.eval(), edits), state["facts"]
 
     def clear(self) -> None:
         """Forget the run."""

@@ -7,12 +7,16 @@ from typing import Any
 from edge_contract.errors import ManifestError
 from edge_contract.fields import Fields
 
-__all__ = ["DTYPES", "FORMATS", "LAYOUTS", "ROLES", "RUNTIMES", "Artefact", "TensorSpec"]
+__all__ = ["DTYPES", "FORMATS", "LAYOUTS", "PRECISIONS", "ROLES", "RUNTIMES", "Artefact", "TensorSpec"]
 
 FORMATS = ("onnx", "tflite")
 RUNTIMES = ("onnxruntime", "litert", "tflite-runtime", "edgetpu")
 LAYOUTS = ("NHWC", "NCHW", "NC", "NWC", "NCW")
 ROLES = ("input", "logits", "embedding", "boxes", "scores", "classes", "output")
+PRECISIONS = (
+    "int8", "int4", "float32", "float16", "dynamic-int8", "weight-only-int8", "weight-only-int4",
+)  # fmt: skip
+"""What a file computes in: int4 is int8 with weights packed two in a byte; the last four compute in float."""
 DTYPES = ("int8", "uint8", "float32", "int16", "int32", "int64")
 INPUTS = DTYPES[:4]
 """Types that a real number is turned into; the others only come out of a model."""
@@ -77,7 +81,7 @@ class Artefact:
         format: ``onnx`` or ``tflite``.
         runtimes: The runtimes that it was run in, such as ("litert", "tflite-runtime").
         target: Name of the target, such as ``rpi4`` or ``generic-x86``.
-        precision: ``int8`` or ``float32``.
+        precision: One of PRECISIONS.
         plan_digest: Digest of the QuantizationPlan, empty for float.
         input: The one input.
         outputs: Such as logits and, if the model shows one, the embedding; in the order that people expect.
@@ -147,7 +151,7 @@ class Artefact:
             f.text("format", among=FORMATS),
             runtimes,
             f.text("target"),
-            f.text("precision", among=("int8", "float32")),
+            f.text("precision", among=PRECISIONS),
             f.text("plan_digest", ""),
             source,
             tuple(outputs),

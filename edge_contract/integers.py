@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What int8 means in one file format on a target: types, scales, operators; the section ``[integers.<format>]``."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edge_contract.errors import TargetError
@@ -26,6 +26,8 @@ class Integers:
         operators: Operators that the writers may use, in the format's own spelling; the highest version is
             the value (TFLite's operator version, ONNX's opset).
         max_rank: Largest tensor rank.
+        packed: Operators that may hold two 4-bit weights in a byte, with the version that reads them; empty where
+            nothing reads them.
     """
 
     format: str
@@ -36,6 +38,7 @@ class Integers:
     fully_connected: str
     operators: dict[str, int]
     max_rank: int
+    packed: dict[str, int] = field(default_factory=dict)
 
 
 def parse(format_name: str, document: Any, where: str) -> Integers:
@@ -54,11 +57,16 @@ def parse(format_name: str, document: Any, where: str) -> Integers:
         f.text("fully_connected", among=GRANULARITIES),
         _operators(f.object("operators"), f"{where}.operators"),
         f.integer("max_rank", minimum=1),
+        _packed(f.object("packed", {}), f"{where}.packed"),
     )
     unknown = sorted(f.rest())
     if unknown:
         raise TargetError(f"unknown key '{unknown[0]}'", where=where, fix="remove it or correct its spelling")
     return found
+
+
+def _packed(document: dict[str, Any], where: str) -> dict[str, int]:
+    return _operators(document, where) if document else {}
 
 
 def _operators(document: dict[str, Any], where: str) -> dict[str, int]:

@@ -19,7 +19,10 @@ from edge_contract.errors import MissingDependencyError, StropError
 
 __all__ = ["distance", "flatness", "judge", "key_of", "measure"]
 
-OURS: Final = ("compress/quantize", "export/onnx", "export/tflite")  # what decides the bytes of our files
+OURS: Final = (  # what decides the bytes of our files
+    "compress/quantize", "compress/steps", "compress/recipe_table.py", "export/onnx", "export/tflite",
+    "export/packed.py",
+)  # fmt: skip
 _PEERS: Final = environments.ROOT / "benchmarks/peers"
 
 

@@ -9,14 +9,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.recipe_table import nearest
-from compress.trainer import Loss
 from edge_contract.errors import ModelError
 
 __all__ = ["Adapters", "Tap", "feature_loss", "features"]
 
 
 class Tap:
-    """Keeps the outputs of named layers during a forward pass; a context manager that removes its hooks.
+    """Keeps what comes out of named layers during a forward pass; a context manager that removes its hooks.
+
+    Args:
+        model: Looked at.
+        layers: Names of layers whose outputs are kept in ``outputs``.
+        into: Name of a layer whose input is kept in ``inputs``; empty for none.
+
+    Raises:
+        ModelError: No such layer; the nearest name is offered.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
@@ -26,20 +33,29 @@ class Tap:
         torch.Size([1, 2, 4, 4])
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, layers: Sequence[str], into: str = "") -> None:
         self.outputs: dict[str, Tensor] = {}
+        self.inputs: dict[str, Tensor] = {}
         known = dict(model.named_modules())
         for name in layers:
             if name not in known or not name:
                 names = [one for one in known if one]
                 raise ModelError("no such layer", where=name or "''", fix=nearest(name, names))
         self._hooks = [known[name].register_forward_hook(self._keeper(name)) for name in layers]
+        if into:
+            self._hooks.append(known[into].register_forward_pre_hook(self._catcher(into)))
 
     def _keeper(self, name: str) -> Any:
         def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             self.outputs[name] = output
 
         return keep
+
+    def _catcher(self, name: str) -> Any:
+        def catch(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self.inputs[name] = inputs[0]
+
+        return catch
 
     def __enter__(self) -> Self:
         return self
@@ -105,20 +121,3 @@ def features(
                     raise ModelError("its output is no feature map [N,C,H,W]", where=name, fix="name a convolution")
             widths.append([tap.outputs[name].shape[1] for name in names])
     return Adapters(*widths), list(layers)
-
-
-def with_features(
-    base: Loss, teacher: nn.Module, adapters: Adapters, layers: Sequence[tuple[str, str]], weight: float
-) -> Loss:
-    """Return the loss ``base`` + weight · the mean feature loss over the pairs of layers."""
-
-    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        with Tap(model, [a for a, _ in layers]) as mine, Tap(teacher, [b for _, b in layers]) as theirs:
-            total = base(model, x, y)  # runs both networks once; the taps see what passes
-        terms = [
-            feature_loss(adapter, mine.outputs[a], theirs.outputs[b])
-            for adapter, (a, b) in zip(adapters.convs, layers, strict=True)
-        ]
-        return total + weight * torch.stack(terms).mean()
-
-    return loss

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Soft targets: the student learns the teacher's whole answer, not only the right class."""
 
-import torch
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.trainer import Loss
+from compress.distill.remember import Remembering
+from compress.losses import Objective, label_loss
 
 __all__ = ["combined", "soft_target_loss"]
 
@@ -27,6 +30,7 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
         Two classes with logits (T·ln 3, 0) and (0, 0) give shares ¾, ¼ and ½, ½, so the divergence is
         ¾·ln(3/2) + ¼·ln(1/2) = 0.1308, times T² = 4:
 
+        >>> import torch
         >>> teacher, student = torch.tensor([[2 * 1.0986123, 0.0]]), torch.zeros(1, 2)
         >>> round(float(soft_target_loss(student, teacher, 2.0)), 4)
         0.5232
@@ -38,23 +42,32 @@ def soft_target_loss(student: Tensor, teacher: Tensor, temperature: float) -> Te
     return F.kl_div(q, p, reduction="batchmean", log_target=True) * temperature**2
 
 
-def combined(teacher: nn.Module, *, temperature: float, alpha: float, label_smoothing: float = 0.0) -> Loss:
+class _SoftTargets(Objective):
+    def __init__(self, teacher: nn.Module, temperature: float, alpha: float, label_smoothing: float) -> None:
+        super().__init__()
+        self.teacher = teacher if isinstance(teacher, Remembering) else Remembering(teacher)
+        self.temperature, self.alpha, self.label_smoothing = temperature, alpha, label_smoothing
+
+    def forward(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        target, answer = self.teacher(x), model(x)
+        soft = soft_target_loss(answer, target, self.temperature)
+        return self.alpha * soft + (1 - self.alpha) * label_loss(answer, y, self.label_smoothing)
+
+    def kept(self) -> dict[str, Any]:
+        return self.teacher.kept()
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        self.teacher.restore(kept)
+
+
+def combined(teacher: nn.Module, *, temperature: float, alpha: float, label_smoothing: float = 0.0) -> Objective:
     """Return the loss α · soft targets + (1 - α) · cross-entropy with the labels.
 
     Args:
-        teacher: In eval mode; it sees the same augmented inputs as the student, so that it is consistent
-            (Beyer et al. 2022, "A good teacher is patient and consistent").
+        teacher: Set to eval mode; it sees the same augmented inputs as the student, so that it is consistent
+            (Beyer et al. 2022, "A good teacher is patient and consistent"), and answers each of them once.
         temperature: T of the soft targets.
         alpha: Weight of the teacher, 0 to 1.
         label_smoothing: Of the cross-entropy.
     """
-    teacher.eval()
-
-    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            target = teacher(x)
-        answer = model(x)
-        soft = soft_target_loss(answer, target, temperature)
-        return alpha * soft + (1 - alpha) * F.cross_entropy(answer, y, label_smoothing=label_smoothing)
-
-    return loss
+    return _SoftTargets(teacher, temperature, alpha, label_smoothing)

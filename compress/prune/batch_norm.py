@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["reestimate"]
+from compress.prune.layers import NORMS
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+__all__ = ["reestimate"]
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def reestimate(model: nn.Module, x: Tensor, *, batch: int = 128) -> int:
 
     Args:
         model: Changed in place; ends in eval mode. Dropout stays off meanwhile.
-        x: Inputs, float32 [N,C,H,W], N ≥ 2.
+        x: Inputs, float32 [N,C,H,W]; a single one has no variance and changes nothing.
         batch: Inputs in each forward pass.
 
     Returns:
@@ -31,7 +31,7 @@ def reestimate(model: nn.Module, x: Tensor, *, batch: int = 128) -> int:
         Li et al. 2020, "EagleEye", section 3.3 (adaptive batch normalisation).
     """
     norms = [module for module in model.modules() if isinstance(module, NORMS) and module.track_running_stats]
-    if not norms:
+    if not norms or len(x) < 2:
         return 0
     with _averaging(model, norms):
         for part in torch.split(x, batch):

@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which channels to remove so that a cost is met: the channels with the lowest scores, over all groups together.
+"""Which channels to remove so that costs are met.
 
-The cost of any choice follows from the widths alone, so the search needs no pruned copies: a layer keeps
-(kept outputs / outputs) × (kept inputs / inputs) of its products.
+Three scopes. ``global`` takes the channels of the lowest scores, over all groups together. ``layer`` takes the same
+share of each. ``saving`` weighs what a block of channels is worth against what its removal saves now, block after
+block: a knapsack filled greedily, so that channels go where the network spends its time.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from compress.cost import Cost
-from compress.prune.graph import Group
+from compress.prune.ledger import Kept, Ledger
 from edge_contract.errors import BudgetError
 
-__all__ = ["Limits", "choose", "estimate"]
+__all__ = ["SCOPES", "Limits", "choose"]
 
-Kept = Mapping[str, int]
-"""Channels that stay, by group."""
+SCOPES = ("global", "layer", "saving")
 
 
 @dataclass(frozen=True)
@@ -28,116 +26,125 @@ class Limits:
     """What pruning may do.
 
     Attributes:
-        cost: ``macs`` or ``parameters``.
-        share: Share of the cost that may stay, 0 to 1.
+        targets: What may stay of each cost, in its unit; all must be met.
+        full: The costs that the shares in messages refer to.
         round_to: Kept widths are multiples of it (kernels work in blocks of channels), where the group is that wide.
         most: Largest share of one group's channels that may go; keeps every layer alive.
-        whole: Score one ranking over all groups (``global``), or remove the same share of each (``layer``).
+        scope: ``global``, ``layer`` or ``saving``.
     """
 
-    cost: str
-    share: float
+    targets: Mapping[str, float]
+    full: Mapping[str, float]
     round_to: int = 1
     most: float = 0.9
     scope: str = "global"
 
+    def rounded(self, width: int, wanted: int) -> int:
+        """Return a width rounded up to a block, within what the group and ``most`` allow."""
+        least = max(1, math.ceil(width * (1 - self.most)))
+        block = self.round_to if width >= self.round_to else 1
+        return min(width, math.ceil(max(wanted, least) / block) * block)
 
-def estimate(cost: Cost, groups: tuple[Group, ...], kept: Kept, *, kind: str) -> float:
-    """Return MACs or parameters after every group has shrunk to its kept width.
+    def narrower(self, width: int, now: int) -> int:
+        """Return the next smaller width that a group of this width may keep; ``now`` if there is none."""
+        block = self.round_to if width >= self.round_to else 1
+        return min(now, max(self.rounded(width, 1), (now - 1) // block * block))
 
-    Args:
-        cost: Of the unpruned model.
-        groups: All groups.
-        kept: Channels that stay, by group; a group left out stays whole.
-        kind: ``macs`` or ``parameters``.
-    """
-    removed: dict[tuple[str, str], float] = defaultdict(float)
-    modules: dict[str, nn.Module] = {}
-    for group in groups:
-        gone = group.width - kept.get(group.name, group.width)
-        for member in group.members:
-            removed[member.layer, member.side] += gone * member.per_channel
-            modules[member.layer] = member.module
-    total = 0.0
-    for layer in cost.layers:
-        module = modules.get(layer.name)
-        if module is None:
-            total += layer.macs if kind == "macs" else layer.parameters
-            continue
-        total += _layer(layer.macs, module, removed[layer.name, "out"], removed[layer.name, "in"], kind)
-    return total
+    def unmet(self, ledger: Ledger, kept: Kept) -> list[str]:
+        """Return the costs that are above their target; a millionth is left for rounding."""
+        return [kind for kind, limit in self.targets.items() if ledger.total(kind, kept) > limit * (1 + 1e-6)]
 
 
-def _layer(macs: int, module: nn.Module, out_gone: float, in_gone: float, kind: str) -> float:
-    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-        return 2 * (module.num_features - out_gone) if kind == "parameters" and module.affine else 0.0
-    assert isinstance(module, (nn.Conv2d, nn.Linear))
-    depthwise = isinstance(module, nn.Conv2d) and module.groups == module.out_channels > 1
-    outputs, inputs = module.weight.shape[:2]
-    out_kept = 1 - out_gone / outputs
-    in_kept = 1.0 if depthwise else 1 - in_gone / inputs
-    if kind == "macs":
-        return macs * out_kept * in_kept
-    bias = 0 if module.bias is None else module.bias.numel() * out_kept
-    return module.weight.numel() * out_kept * in_kept + bias
-
-
-def _keep(width: int, wanted: int, limits: Limits) -> int:
-    """Round a width up to a block, within what the group and ``most`` allow."""
-    least = max(1, math.ceil(width * (1 - limits.most)))
-    block = limits.round_to if width >= limits.round_to else 1
-    return min(width, math.ceil(max(wanted, least) / block) * block)
-
-
-def _widths(scores: Mapping[str, Tensor], threshold: float, limits: Limits) -> dict[str, int]:
-    """Return kept widths when everything up to a threshold goes."""
-    kept = {}
-    for name, values in scores.items():
-        wanted = int((values > threshold).sum())
-        kept[name] = _keep(len(values), wanted, limits)
-    return kept
-
-
-def _ranked(scores: Mapping[str, Tensor], scope: str) -> dict[str, Tensor]:
-    """Return scores for a global ranking, or ranks within the layer, which remove the same share of each."""
-    if scope == "global":
-        return dict(scores)
-    return {name: (values.argsort().argsort() + 0.5) / len(values) for name, values in scores.items()}
-
-
-def choose(
-    cost: Cost, groups: tuple[Group, ...], scores: Mapping[str, Tensor], limits: Limits
-) -> dict[str, tuple[int, ...]]:
-    """Return the channels to remove from each group, so that the most remains within the limit.
-
-    The threshold on the scores is the smallest one that meets the cost.
+def choose(ledger: Ledger, scores: Mapping[str, Tensor], limits: Limits) -> dict[str, tuple[int, ...]]:
+    """Return the channels to remove from each group, so that the most remains within the limits.
 
     Args:
-        cost: Of the unpruned model.
-        groups: All groups.
-        scores: Normalised scores by group, [width] each.
-        limits: Target, rounding, floor.
+        ledger: Costs of the uncut model.
+        scores: Scores by group, comparable between groups, [width] each.
+        limits: Targets, rounding, floor, scope.
 
     Raises:
         BudgetError: Even the smallest network that the limits allow costs more; says what came closest.
     """
-    full = cost.macs if limits.cost == "macs" else cost.parameters
-    ranked = _ranked(scores, limits.scope)
-    thresholds = [-1.0, *sorted({float(value) for values in ranked.values() for value in values})]
-
-    def share(threshold: float) -> float:
-        return estimate(cost, groups, _widths(ranked, threshold, limits), kind=limits.cost) / full
-
-    if share(thresholds[-1]) > limits.share:
-        what = f"{limits.share:.0%} of the {limits.cost} asked for, {share(thresholds[-1]):.0%} came closest"
-        raise BudgetError(what, where="prune", fix="raise the target or most, or lower round_to")
-    low, high = 0, len(thresholds) - 1  # share() falls with the threshold, so the first that fits is found by halving
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if share(thresholds[middle]) <= limits.share else (middle + 1, high)
-    kept = _widths(ranked, thresholds[low], limits)
+    _check(ledger, scores, limits)
+    kept = _greedy(ledger, scores, limits) if limits.scope == "saving" else _threshold(ledger, scores, limits)
     return {
         name: tuple(sorted(torch.argsort(values, stable=True)[: len(values) - kept[name]].tolist()))
-        for name, values in ranked.items()
+        for name, values in scores.items()
         if kept[name] < len(values)
     }
+
+
+def _check(ledger: Ledger, scores: Mapping[str, Tensor], limits: Limits) -> None:
+    least = {name: limits.rounded(len(values), 1) for name, values in scores.items()}
+    for kind, limit in limits.targets.items():
+        closest = ledger.total(kind, least)
+        if closest > limit * (1 + 1e-6):
+            full = limits.full[kind]
+            what = f"{limit / full:.0%} of the {kind} asked for, {closest / full:.0%} came closest"
+            raise BudgetError(what, where="prune", fix="raise the target or most, or lower round_to")
+
+
+def _threshold(ledger: Ledger, scores: Mapping[str, Tensor], limits: Limits) -> dict[str, int]:
+    """Return kept widths for the smallest threshold on the scores that meets the targets."""
+    ranked = dict(scores)
+    if limits.scope == "layer":
+        ranked = {name: (values.argsort().argsort() + 0.5) / len(values) for name, values in scores.items()}
+    thresholds = [-1.0, *sorted({float(value) for values in ranked.values() for value in values})]
+
+    def widths(place: int) -> dict[str, int]:
+        return {n: limits.rounded(len(v), int((v > thresholds[place]).sum())) for n, v in ranked.items()}
+
+    low, high = 0, len(thresholds) - 1  # costs fall with the threshold, so the first that fits is found by halving
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if not limits.unmet(ledger, widths(middle)) else (middle + 1, high)
+    return widths(low)
+
+
+def _greedy(ledger: Ledger, scores: Mapping[str, Tensor], limits: Limits) -> dict[str, int]:
+    """Return kept widths after removing, again and again, the block that is worth least for what it saves.
+
+    A block's worth is the sum of its scores, its saving the sum over the unmet targets of the share of the cost.
+
+    Reference:
+        Shen et al. 2022, "Structural pruning via latency-saliency knapsack", section 3.2: the same objective, with
+        savings that are looked up again after each removal.
+    """
+    ordered = {name: values.sort().values.double() for name, values in scores.items()}
+    kept = {name: len(values) for name, values in ordered.items()}
+    unmet = limits.unmet(ledger, kept)
+    ratios: dict[str, float] = {}
+    stale = set(kept)
+
+    def ratio(name: str) -> float:
+        width, now = len(ordered[name]), kept[name]
+        after = limits.narrower(width, now)
+        if after >= now:
+            return math.inf
+        worth = float(ordered[name][width - now : width - after].sum())
+        saving = sum(ledger.saved(kind, kept, name, after) / limits.full[kind] for kind in unmet)
+        return worth / max(saving, 1e-12)  # what saves nothing comes last, but before nothing at all
+
+    while unmet:
+        ratios |= {name: ratio(name) for name in stale}
+        name = min(ratios, key=ratios.__getitem__)
+        kept[name] = limits.narrower(len(ordered[name]), kept[name])
+        left = limits.unmet(ledger, kept)
+        stale, unmet = (ledger.neighbours(name) if left == unmet else set(kept)), left
+    return _given_back(ledger, ordered, kept, limits)
+
+
+def _given_back(ledger: Ledger, ordered: Mapping[str, Tensor], kept: dict[str, int], limits: Limits) -> dict[str, int]:
+    """Give blocks back that the last removals made affordable again, the most worthy first."""
+    while True:
+        wider = {}
+        for name, values in ordered.items():
+            block = limits.round_to if len(values) >= limits.round_to else 1
+            width = min(len(values), (kept[name] // block + 1) * block)
+            if width > kept[name] and not limits.unmet(ledger, {**kept, name: width}):
+                wider[name] = float(values[len(values) - width : len(values) - kept[name]].sum()), width
+        if not wider:
+            return kept
+        name = max(wider, key=lambda one: wider[one][0])
+        kept[name] = wider[name][1]

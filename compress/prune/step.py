@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe's ``prune`` step: score, choose, remove, re-estimate, fine-tune."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from compress.cost import measure
-from compress.distill.soft_targets import combined
+from compress.fine_tune import tuning_loss
+from compress.latency import LatencyTable
 from compress.prune.batch_norm import reestimate
-from compress.prune.graph import Group, Pruning, PruningGraph
-from compress.prune.importance import CRITERIA, normalised
+from compress.prune.graph import Pruning, PruningGraph
+from compress.prune.ledger import Ledger
 from compress.prune.schedule import Limits, choose
+from compress.prune.scores import score
 from compress.sources import Tensors
 from compress.steps import Prune
-from compress.trainer import Augment, EpochLog, Loss, Progress, cross_entropy, train
 
-__all__ = ["Cut", "cut", "fine_tune"]
+__all__ = ["Cut", "Totals", "cut", "totals"]
+
+
+Totals = Mapping[str, float]
+"""Cost in its unit (MACs, parameters, milliseconds), by kind."""
 
 
 @dataclass(frozen=True)
@@ -33,73 +37,55 @@ class Cut:
         return ", ".join(f"{name} {old}→{new}" for name, (old, new) in self.widths.items() if old != new)
 
 
-def cut(step: Prune, model: nn.Module, data: Tensors, *, teacher: nn.Module | None = None) -> Cut:
-    """Remove channels in place until the step's target is met.
-
-    Args:
-        step: Criterion, target, limits.
-        model: Pruned in place.
-        data: The training split; its first ``step.samples`` inputs give the gradients.
-        teacher: If the step distils, the loss of the Taylor criterion includes its answers.
+def totals(step: Prune, model: nn.Module, example: Tensor, *, table: LatencyTable | None = None) -> Totals:
+    """Return the costs that a step's target speaks of, of a model as it is.
 
     Raises:
-        BudgetError: The target cannot be met within the limits; says what came closest.
-        UnsupportedOperatorError: A layer that pruning does not handle, by name.
+        MeasurementError: Latency is asked for, and the table cannot be read or lacks a layer.
     """
-    example = data.x[:1]
-    cost = measure(model, example)
-    graph = PruningGraph(model, example, step.keep)
-    groups = graph.groups
-    part = Tensors(data.x[: step.samples], data.y[: step.samples])
-    scores = _scores(step, model, part, groups, _loss(step, teacher))
-    limits = Limits(step.cost, step.share, step.round_to, step.most, step.scope)
-    chosen = choose(cost, groups, scores, limits)
-    prunings = tuple(graph.remove(name, channels) for name, channels in chosen.items())
-    return Cut(prunings, {g.name: (g.width, g.width - len(chosen.get(g.name, ()))) for g in groups})
+    ledger = Ledger(model, example, (), _table(step, table))
+    return {kind: ledger.total(kind, {}) for kind in step.target}
 
 
-def _loss(step: Prune, teacher: nn.Module | None) -> Loss:
-    if teacher is not None and step.distill:
-        return combined(teacher, temperature=step.temperature, alpha=step.alpha)
-    return cross_entropy(step.training.label_smoothing)
+def _table(step: Prune, table: LatencyTable | None) -> LatencyTable | None:
+    if table is None and "latency" in step.target and step.table:
+        return LatencyTable.load(Path(step.table))
+    return table
 
 
-def _scores(step: Prune, model: nn.Module, data: Tensors, groups: tuple[Group, ...], loss: Loss) -> dict[str, Tensor]:
-    """Return normalised scores. Taylor scores are averaged over batches, so that opposite signs do not cancel."""
-    criterion = CRITERIA[step.method]
-    if step.method != "taylor":
-        return {group.name: normalised(criterion(group)) for group in groups}
-    totals = {group.name: torch.zeros(group.width) for group in groups}
-    model.eval()  # the statistics are those of inference
-    for x, y in zip(torch.split(data.x, 64), torch.split(data.y, 64), strict=True):
-        model.zero_grad(set_to_none=True)
-        loss(model, x, y).backward()  # type: ignore[no-untyped-call]
-        for group in groups:
-            totals[group.name] += criterion(group)
-    model.zero_grad(set_to_none=True)
-    return {name: normalised(values) for name, values in totals.items()}
-
-
-def fine_tune(
+def cut(
     step: Prune,
     model: nn.Module,
     data: Tensors,
     *,
-    seed: int,
     teacher: nn.Module | None = None,
-    augment: Augment | None = None,
-    checkpoint: Path | None = None,
-    progress: Progress | None = None,
-) -> tuple[EpochLog, ...]:
-    """Re-estimate the normalisations, then train a pruned model in place; return the log of its epochs."""
-    reestimate(model, data.x[: step.samples])
-    return train(
-        model,
-        data.x,
-        data.y,
-        replace(step.training, seed=seed),
-        loss=_loss(step, teacher),
-        augment=augment if step.augment else None,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+    full: Totals | None = None,
+    table: LatencyTable | None = None,
+) -> Cut:
+    """Remove channels in place until the step's target is met, and re-estimate the normalisations.
+
+    Args:
+        step: Criterion, target, limits.
+        model: Pruned in place.
+        data: The training split; its first ``step.samples`` inputs give gradients and statistics.
+        teacher: If the step distils, the loss of the Taylor criterion includes its answers.
+        full: What the target's shares refer to: ``totals`` before the first stage; None: the model as it is now.
+        table: The latency table; None: the file that the step names.
+
+    Raises:
+        BudgetError: The target cannot be met within the limits; says what came closest.
+        MeasurementError: The latency table cannot be read, or lacks a layer.
+        UnsupportedOperatorError: A layer that pruning does not handle, by name.
+    """
+    example, found = data.x[:1], _table(step, table)
+    reference = full or totals(step, model, example, table=found)
+    graph = PruningGraph(model, example, step.keep)
+    targets = {kind: share * reference[kind] for kind, share in step.target.items()}
+    limits = Limits(targets, reference, step.round_to, step.most, step.scope)
+    part = Tensors(data.x[: step.samples], data.y[: step.samples])
+    scores = score(step.method, model, part, graph.groups, tuning_loss(step, teacher))
+    chosen = choose(Ledger(model, example, graph.groups, found), scores, limits)
+    widths = {g.name: (g.width, g.width - len(chosen.get(g.name, ()))) for g in graph.groups}
+    prunings = tuple(graph.remove(name, channels) for name, channels in chosen.items())
+    reestimate(model, part.x)
+    return Cut(prunings, widths)

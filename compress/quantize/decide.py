@@ -6,10 +6,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from compress.quantize.calibrate import Observed
-from compress.quantize.graph import FloatGraph, FloatOp
+from compress.quantize.graph import FloatGraph, FloatOp, layer_names
 from compress.quantize.plan import Activation, Constant, Operation, QuantizationPlan
 from compress.quantize.scales import Scales, choose
 from compress.quantize.weights import added_constant, constants
+from compress.quantize.wide import wide_constants, wide_kind
 from edge_contract.errors import ModelError
 
 __all__ = ["decide"]
@@ -43,12 +44,13 @@ def decide(
     scales, notes = choose(graph, observed.ranges, tie_free=tie_free)
     made: dict[str, Constant] = {}
     operations = []
-    for op, name in zip(graph.operations, _unique_names(graph), strict=True):
+    for op, name in zip(graph.operations, layer_names(graph), strict=True):
         mean = observed.means[op.inputs[0]] if correct_bias else None
         own = _constants_of(replace(op, name=name), scales, notes, mean, fixed_point=fixed_point)
         made |= {constant.name: constant for constant in own}
         weight, bias = ([constant.name for constant in own] + ["", ""])[:2]
-        operations.append(Operation(op.kind, name, op.inputs, op.output, weight, bias, dict(op.attributes)))
+        kind = wide_kind(op) if op.wide else op.kind
+        operations.append(Operation(kind, name, op.inputs, op.output, weight, bias, dict(op.attributes)))
     shapes = {graph.input: graph.input_shape} | {op.output: op.shape for op in graph.operations}
     activations = {n: Activation(n, s, scales.of(n), scales.zero_point(n)) for n, s in shapes.items()}
     outputs = {"logits": graph.output}
@@ -64,18 +66,10 @@ def _constants_of(
         return (added_constant(op, scales.units[op.output]),)
     if op.weight is None:
         return ()
+    if op.wide:
+        return wide_constants(op)
     steps = (scales.of(op.inputs[0]), scales.of(op.output))
     return constants(op, steps, notes, mean, fixed_point=fixed_point)
-
-
-def _unique_names(graph: FloatGraph) -> list[str]:
-    """Module paths, with #2, #3 where a module (or the outermost forward) computes several operations."""
-    seen: dict[str, int] = {}
-    names = []
-    for op in graph.operations:
-        seen[op.name] = seen.get(op.name, 0) + 1
-        names.append(op.name if seen[op.name] == 1 else f"{op.name}#{seen[op.name]}")
-    return names
 
 
 def _embedding(graph: FloatGraph) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["FloatGraph", "FloatOp", "as_maps", "evaluate", "pad_asymmetric"]
+__all__ = ["FloatGraph", "FloatOp", "as_maps", "compute", "evaluate", "layer_names", "pad_asymmetric"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +28,10 @@ class FloatOp:
         weight, bias: conv2d and linear; batch_norm has its factor [C] and offset [C], add_constant its weight [1].
         attributes: As in ``plan.Operation``; pad has its padding [4].
         low, high: Clamp of the output: 0 and infinity after a ReLU, 0 and 6 after a ReLU6.
+        steps: Scales of the weights that a pass has chosen, float32 [out] or [1]; None takes max|w| / 127.
+        codes: Weights that a pass has rounded already, int8 of the weight's shape; None rounds to nearest.
+        weight_bits: 8 or 4: codes in -127..127 or -7..7.
+        wide: Compute this layer in float32 between its int8 input and output.
     """
 
     kind: str
@@ -40,6 +44,10 @@ class FloatOp:
     attributes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     low: float = float("-inf")
     high: float = float("inf")
+    steps: Tensor | None = None
+    codes: Tensor | None = None
+    weight_bits: int = 8
+    wide: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +73,16 @@ class FloatGraph:
             replace(op, inputs=tuple(new if name == old else name for name in op.inputs)) for op in self.operations
         )
         return replace(self, operations=swap, output=new if self.output == old else self.output)
+
+
+def layer_names(graph: FloatGraph) -> tuple[str, ...]:
+    """Return the name of each operation as the plan has it: the module path, with #2, #3 where one computes several."""
+    seen: dict[str, int] = {}
+    names = []
+    for op in graph.operations:
+        seen[op.name] = seen.get(op.name, 0) + 1
+        names.append(op.name if seen[op.name] == 1 else f"{op.name}#{seen[op.name]}")
+    return tuple(names)
 
 
 def pad_asymmetric(x: Tensor, padding: Sequence[int], value: float) -> Tensor:
@@ -121,6 +139,11 @@ _COMPUTE: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def compute(op: FloatOp, *inputs: Tensor) -> Tensor:
+    """Return the float32 output [N, ...] of one operation, clamped as its activation asks."""
+    return torch.clamp(_COMPUTE[op.kind](op, *inputs), op.low, op.high)
+
+
 def evaluate(graph: FloatGraph, x: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and float32 value [N, ...] of every tensor in order, the input first.
 
@@ -130,8 +153,7 @@ def evaluate(graph: FloatGraph, x: Tensor) -> Iterator[tuple[str, Tensor]]:
     values = {graph.input: x}
     yield graph.input, x
     for i, op in enumerate(graph.operations):
-        result = _COMPUTE[op.kind](op, *(values[name] for name in op.inputs))
-        values[op.output] = torch.clamp(result, op.low, op.high)
+        values[op.output] = compute(op, *(values[name] for name in op.inputs))
         for name in set(op.inputs):
             if last_reader[name] == i:
                 del values[name]

@@ -2,7 +2,8 @@
 """The integers of a plan, computed in PyTorch exactly as ONNX Runtime and LiteRT compute them.
 
 Sums are formed in float32 where it holds every one of them exactly (below 2**24), else in float64, which holds every
-int32 sum; ``semantics.requantize`` then rounds as both runtimes do.
+int32 sum; ``semantics.requantize`` then rounds as both runtimes do. A wide layer's products of floats are summed in
+float64, whatever the batch and the threads, and rounded once: the middle of what the runtimes' own orders give.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -93,6 +94,29 @@ def _max_pool(plan: QuantizationPlan, op: Operation, x: Tensor) -> Tensor:
     return F.max_pool2d(padded, op.attributes["kernel"], op.attributes["stride"]).to(torch.int32)
 
 
+def _wide_conv2d(plan: QuantizationPlan, op: Operation, x: Tensor) -> Tensor:
+    a, (real, weight, bias) = op.attributes, _real_numbers(plan, op, x)
+    padded = pad_asymmetric(real, a["padding"], 0.0)
+    sums = F.conv2d(padded, weight, bias, a["stride"], 0, a["dilation"], a["groups"][0])
+    return _quantized(sums, plan.activations[op.output])
+
+
+def _wide_linear(plan: QuantizationPlan, op: Operation, x: Tensor) -> Tensor:
+    return _quantized(F.linear(*_real_numbers(plan, op, x)), plan.activations[op.output])
+
+
+def _real_numbers(plan: QuantizationPlan, op: Operation, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return input, weight and bias of a wide layer: float32 numbers in float64."""
+    source = plan.activations[op.inputs[0]]
+    weight, bias = (torch.from_numpy(plan.constants[name].codes).double() for name in (op.weight, op.bias))
+    return semantics.dequantize(x, source.scale, source.zero_point).double(), weight, bias
+
+
+def _quantized(values: Tensor, target: Activation) -> Tensor:
+    """Saturation is the clamp of a ReLU: the output's codes begin at zero."""
+    return semantics.quantize(values, target.scale, target.zero_point)
+
+
 _COMPUTE: Mapping[str, Callable[..., Tensor]] = {
     "conv2d": _conv2d,
     "linear": _linear,
@@ -104,6 +128,8 @@ _COMPUTE: Mapping[str, Callable[..., Tensor]] = {
     "global_pool": _global_pool,
     "max_pool": _max_pool,
     "flatten": lambda plan, op, x: x.flatten(1),
+    "float_conv2d": _wide_conv2d,
+    "float_linear": _wide_linear,
 }
 
 

@@ -5,8 +5,12 @@ The writers (``export.onnx.writer``, ``export.tflite.writer``) serialise a plan 
 evaluation (``compress.quantize.integer``) computes it. One meaning for every code: real = scale × (code - zero point).
 
 Activation codes are signed, -128..127; a file that wants uint8 shifts codes and zero point by 128, which changes no
-value. Weights are int8 in -127..127 with zero point 0, biases int32 with scale = input scale × weight scale. Scales are
-float32 numbers, because that is what both file formats store. Shapes are without batch, channels first.
+value. Weights are int8 in -127..127 (of 4 bits: -7..7) with zero point 0, biases int32 with scale = input scale ×
+weight scale. Scales are float32 numbers, because that is what both file formats store. Shapes are without batch,
+channels first.
+
+A *wide* layer (``WIDE``) is the exception: its weights and bias are float32 numbers, and it is computed in float
+between the int8 codes before and behind it. No two runtimes add floats in one order, so its codes may differ by a step.
 """
 
 from collections.abc import Mapping
@@ -23,7 +27,7 @@ from edge_contract import canonical
 from edge_contract.errors import ModelError
 from edge_contract.fields import Fields
 
-__all__ = ["KINDS", "SCHEMA", "Activation", "Constant", "Operation", "QuantizationPlan"]
+__all__ = ["KINDS", "SCHEMA", "WIDE", "Activation", "Constant", "Operation", "QuantizationPlan"]
 
 SCHEMA = "strop.plan/1"
 KINDS = (
@@ -37,8 +41,13 @@ KINDS = (
     "global_pool",
     "max_pool",
     "flatten",
+    "float_conv2d",
+    "float_linear",
 )
-_NEEDS = {"conv2d": ("weight", "bias"), "linear": ("weight", "bias"), "add_constant": ("weight",)}
+WIDE = {"conv2d": "float_conv2d", "linear": "float_linear"}
+"""What a layer is called where it is computed in float32."""
+_WEIGHT_AND_BIAS = ("weight", "bias")
+_NEEDS = {kind: _WEIGHT_AND_BIAS for pair in WIDE.items() for kind in pair} | {"add_constant": ("weight",)}
 ROLES = ("logits", "embedding")
 
 
@@ -65,24 +74,30 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """Weights (int8) or a bias (int32), with zero point 0.
+    """Weights (int8) or a bias (int32), with zero point 0; both are float32 in a wide layer, with the one scale 1.
 
     Attributes:
         name: Module path and parameter, such as ``stem.weight``.
         codes: The integers: weights [out, in / groups, height, width] or [out, in], biases [out].
         scales: float32, [1] for per-tensor, [out] for per-channel.
         axis: The channel axis of ``scales``, None for per-tensor.
+        bits: Width of the integers: 4 for int8 codes in -7..7 that a file may pack, else the codes' own.
     """
 
     name: str
     codes: NDArray[Any]
     scales: NDArray[np.float32]
     axis: int | None
+    bits: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.bits:
+            object.__setattr__(self, "bits", int(self.codes.dtype.itemsize * 8))
 
     @property
-    def bits(self) -> int:
-        """Width of the stored integers."""
-        return int(self.codes.dtype.itemsize * 8)
+    def is_float(self) -> bool:
+        """The numbers are real ones, of a wide layer."""
+        return self.codes.dtype.kind == "f"
 
     def channel_scales(self) -> NDArray[np.float32]:
         """Return one scale per output channel, [out], also for a per-tensor constant."""
@@ -98,7 +113,8 @@ class Constant:
             "scales": [float(scale) for scale in self.scales],
             "sha256": canonical.digest(little_endian.tobytes()),
         }
-        return document if self.axis is None else {**document, "axis": self.axis}
+        kind = {"type": str(self.codes.dtype)} if self.is_float else {}
+        return {**document, **kind, **({} if self.axis is None else {"axis": self.axis})}
 
 
 @dataclass(frozen=True)
@@ -111,11 +127,11 @@ class Operation:
     A mul's second operand is of the first one's shape, or [C, 1, 1] against [C, H, W]. A concat joins channels.
 
     Attributes:
-        kind: One of ``KINDS``.
+        kind: One of ``KINDS``; ``float_conv2d`` and ``float_linear`` are wide layers.
         name: Module path in the user's model.
         inputs, output: Names of activations.
-        weight, bias: Names of constants for conv2d and linear, weight alone for add_constant (int8, [1]), else empty.
-        attributes: conv2d: stride [2], padding [top, left, bottom, right], dilation [2], groups [1];
+        weight, bias: Names of constants for layers, weight alone for add_constant (int8, [1]), else empty.
+        attributes: conv2d, float_conv2d: stride [2], padding [top, left, bottom, right], dilation [2], groups [1];
             max_pool: kernel [2], stride [2], padding [4].
     """
 
@@ -259,5 +275,5 @@ def _output(f: Fields) -> tuple[str, str]:
 
 
 def _constant(f: Fields, codes: NDArray[Any]) -> Constant:
-    axis = f.integer("axis", None)
-    return Constant(f.text("name"), codes, np.array(f.numbers("scales"), np.float32), axis)
+    axis, bits = f.integer("axis", None), f.integer("bits")
+    return Constant(f.text("name"), codes, np.array(f.numbers("scales"), np.float32), axis, bits)

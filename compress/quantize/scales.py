@@ -125,7 +125,7 @@ def _count(graph: FloatGraph, op: FloatOp) -> int:
 
 def _floor(graph: FloatGraph, op: FloatOp, scales: Scales) -> None:
     """An output step finer than the accumulator's step says nothing; dead outputs would else have no scale at all."""
-    if op.kind in ("conv2d", "linear"):
+    if op.kind in ("conv2d", "linear") and not op.wide:
         scales.grow(op.output, scales.of(op.inputs[0]) * float(weight_scales(op).max()))
     elif op.kind == "add":
         scales.grow(op.output, max(scales.of(name) for name in op.inputs) / 128)

@@ -14,17 +14,25 @@ from compress.quantize.plan import Constant
 from compress.quantize.semantics import WEIGHT_HIGH, fixed_point_multiplier
 from edge_contract.errors import ModelError, UnsupportedOperatorError
 
-__all__ = ["added_constant", "constants", "weight_scales"]
+__all__ = ["added_constant", "constants", "weight_limit", "weight_scales"]
 
+FOUR_BITS_HIGH = 7
 _BIAS_LIMIT = 2.0**30
 _FINEST_MULTIPLIER = 2.0**-21  # a channel finer than that moves no output; with it |bias| < 255 × 2**21 < 2**30
+
+
+def weight_limit(op: FloatOp) -> int:
+    """Return the largest code of a layer's weights: 127, or 7 with four bits."""
+    return WEIGHT_HIGH if op.weight_bits == 8 else FOUR_BITS_HIGH
 
 
 def weight_scales(op: FloatOp) -> NDArray[Any]:
     """Return the scales of the weights: [out] of a convolution, [1] of a linear layer (old runtimes read no others)."""
     assert op.weight is not None
+    if op.steps is not None:
+        return op.steps.numpy().astype(np.float32)
     largest = op.weight.double().abs().flatten(1).amax(1)
-    scales = (largest if op.kind == "conv2d" else largest.amax().reshape(1)) / WEIGHT_HIGH
+    scales = (largest if op.kind == "conv2d" else largest.amax().reshape(1)) / weight_limit(op)
     coarsest = float(scales.max()) or 2.0**-40
     # A channel of zeros has no scale of its own: the layer's coarsest one is as exact for it.
     return torch.where(scales > 0, scales, coarsest).numpy().astype(np.float32)
@@ -51,22 +59,23 @@ def constants(
     assert op.bias is not None
     source = np.float32(steps[0])
     product = (source * np.broadcast_to(chosen, (op.weight.shape[0],))).astype(np.float32)
-    weight = _rounded(op.weight, chosen)
+    weight = _rounded(op, chosen) if op.codes is None else op.codes.numpy()
     wanted = op.bias.double() if mean is None else corrected(op, weight, chosen, mean)
     bias = np.rint(wanted.numpy() / product.astype(np.float64)).astype(np.int32)
     _check_sums(op, weight, bias)
     axis = 0 if op.kind == "conv2d" else None
     bias_scales = product if axis == 0 else product[:1]
     return (
-        Constant(f"{op.name}.weight", weight, chosen, axis),
+        Constant(f"{op.name}.weight", weight, chosen, axis, 4 if op.weight_bits == 4 else 0),
         Constant(f"{op.name}.bias", bias, bias_scales, axis),
     )
 
 
-def _rounded(weight: Tensor, scales: NDArray[Any]) -> NDArray[Any]:
-    shape = (-1, *([1] * (weight.dim() - 1)))
-    codes = np.rint(weight.double().numpy() / scales.astype(np.float64).reshape(shape))
-    return np.clip(codes, -WEIGHT_HIGH, WEIGHT_HIGH).astype(np.int8)
+def _rounded(op: FloatOp, scales: NDArray[Any]) -> NDArray[Any]:
+    assert op.weight is not None
+    shape, limit = (-1, *([1] * (op.weight.dim() - 1))), weight_limit(op)
+    codes = np.rint(op.weight.double().numpy() / scales.astype(np.float64).reshape(shape))
+    return np.clip(codes, -limit, limit).astype(np.int8)
 
 
 def _check_sums(op: FloatOp, weight: NDArray[Any], bias: NDArray[Any]) -> None:

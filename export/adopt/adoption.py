@@ -61,6 +61,8 @@ class Wish:
         targets: Names; by default a PC for ONNX and a Raspberry Pi 4 for TFLite.
         roles: Output → role, where they cannot be told from the file.
         parent: Id of the bundle that this one improves on.
+        precision: What the files compute in, where their maker is ourselves; else it is told from the files.
+        lineage: What is known of their making.
     """
 
     name: str
@@ -72,6 +74,8 @@ class Wish:
     targets: tuple[str, ...] = ()
     roles: Mapping[str, str] = field(default_factory=dict)
     parent: str = ""
+    precision: str = ""
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
 
 def adopt(
@@ -122,7 +126,7 @@ def adopt(
             artefacts=made,
             golden=golden.NAME,
             profiles=record.profiles(folder, made, executions, wish.labels, given),
-            lineage=record.lineage(models, given, executions, wish.parent),
+            lineage={**wish.lineage, **record.lineage(models, given, executions, wish.parent)},
             files=files(folder),
         )
         return Built(seal(folder, manifest), report)
@@ -157,7 +161,8 @@ def _place(
     made = []
     for request, path, artefact in asked:
         inspect.check_memory(path, request.target, where=path.name)
-        made.append((replace(artefact, target=request.target.name), path.read_bytes()))
+        precision = wish.precision or artefact.precision
+        made.append((replace(artefact, target=request.target.name, precision=precision), path.read_bytes()))
     return artefacts.claimed(artefacts.share(made, folder), [request for request, _, _ in asked], pythons)
 
 

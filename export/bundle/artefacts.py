@@ -17,7 +17,7 @@ from compress.quantize.plan import QuantizationPlan
 from edge_contract import canonical, targets
 from edge_contract.errors import MissingDependencyError, UnsupportedOperatorError, UsageError
 from edge_contract.manifest import FORMATS, Artefact
-from edge_contract.targets import Target
+from edge_contract.targets import RuntimeRange, Target
 from export.inspection import inspect
 from export.onnx import writer as onnx_writer
 from export.parity import gate
@@ -105,10 +105,12 @@ def write_one(plan: QuantizationPlan, path: Path, request: Request, *, where: st
     """
     request.refuse_unread(where or str(path))
     target = request.target
+    integers = target.integers[request.format]
+    packed = bool(integers.packed)
     if request.format == "onnx":
-        made = onnx_writer.write(plan, path, target=target.name, activation=target.integers["onnx"].activation)
+        made = onnx_writer.write(plan, path, target=target.name, activation=integers.activation, packed=packed)
     else:
-        made = tflite_writer.write(plan, path, target=target.name)
+        made = tflite_writer.write(plan, path, target=target.name, packed=packed)
     inspect.check(path, target, where=where or str(path))
     return made
 
@@ -152,8 +154,13 @@ def claimed(made: Sequence[Artefact], asked: Sequence[Request], pythons: Pythons
     return tuple(_claiming(artefact, request.target, pythons) for artefact, request in zip(made, asked, strict=True))
 
 
+def _reads(runtime: RuntimeRange, artefact: Artefact) -> bool:
+    """Packed 4-bit weights are refused by tflite-runtime 2.14 and older."""
+    return artefact.format in runtime.formats and (artefact.precision != "int4" or runtime.name != "tflite-runtime")
+
+
 def _claiming(artefact: Artefact, target: Target, pythons: Pythons) -> Artefact:
-    wanted = [runtime.name for runtime in target.runtimes if artefact.format in runtime.formats]
+    wanted = [runtime.name for runtime in target.runtimes if _reads(runtime, artefact)]
     found = tuple(name for name in available(artefact.format, pythons) if name in wanted)
     if not found:
         what = f"target '{target.name}' runs {artefact.format} in {', '.join(wanted)}, and none of them is here"

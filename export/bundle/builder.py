@@ -184,6 +184,7 @@ def _golden(draft: _Draft, made: Sequence[Artefact], report: ParityReport) -> No
         entry
         for path, found in draft.run(made, inputs).items()
         for entry in golden.entries(draft.folder / path, known[path], [(e, e.codes["logits"]) for e in found])
+        if not report.off_list  # float sums have another order, and other integers, on another CPU
     ]
     moved = max(pair.by_output["logits"][2] for pair in report.pairs if gate.PYTORCH in (pair.first, pair.second))
     rule = {"max_steps": max(_MAX_STEPS, moved + 1)}

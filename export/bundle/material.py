@@ -13,7 +13,7 @@ from compress import recipe as recipes
 from compress.compressed import CompressedModel, load
 from compress.quantize.plan import QuantizationPlan
 from compress.quantize.step import folded
-from compress.sources import load_data
+from compress.sources import load_answered
 from edge_agent.runner.preprocess import apply_batch
 from edge_contract import targets
 from edge_contract.errors import DataError, ModelError, UsageError
@@ -22,6 +22,7 @@ from export.bundle import artefacts
 from export.bundle import builder as bundles
 from export.bundle.artefacts import Request
 from export.bundle.builder import Built, Samples
+from export.bundle.forms import build_form
 from export.onnx import float_writer as float_onnx_writer
 from export.parity import gate
 from export.parity.gate import ParityReport
@@ -44,7 +45,7 @@ def open_folder(folder: Path) -> tuple[CompressedModel, Samples]:
     # Beside the recipe lie its relative files; a folder that was carried elsewhere has only its copy.
     place = compressed.recipe_path if compressed.recipe_path.is_file() else folder / "recipe.toml"
     recipe = recipes.parse(compressed.recipe_text, place)
-    data, _ = load_data(recipe)
+    data, _ = load_answered(recipe)
     return compressed, Samples(data.validation.x, data.validation.y)
 
 
@@ -126,6 +127,17 @@ def bundle(
     """Build a bundle of the compressed model in a folder, with its recipe's validation split; see ``bundle.build``."""
     chosen = parse_pythons(pythons or [])
     compressed, samples = open_folder(folder)
+    if compressed.plan is None and compressed.form != "float32":
+        return build_form(
+            compressed,
+            out,
+            version=version,
+            samples=samples,
+            parent=parent,
+            pythons=chosen,
+            overwrite=overwrite,
+            targets_named=targets_named,
+        )
     return bundles.build(
         compressed,
         out,

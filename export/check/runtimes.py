@@ -55,6 +55,8 @@ def _answer(model: TFLiteModel, runtime: RuntimeRange) -> RuntimeAnswer:
         return RuntimeAnswer(runtime.name, versions, "no", f"custom operator {', '.join(custom)}")
     if runtime.name == "litert":
         return _litert(model, versions, runtime.name)
+    if any(_types(operator, model.main)[:2] == ("int8", "int4") for operator in model.main.operators):
+        return RuntimeAnswer(runtime.name, versions, "no", "4-bit weights: up to 2.14 it refuses them")
     needed, operator = _needed(model.main)
     if numbers(needed) >= numbers(runtime.below):
         return RuntimeAnswer(runtime.name, versions, "no", f"{operator} came with TFLite {needed}")

@@ -106,7 +106,8 @@ def check_operators(facts: ModelFacts, target: Target, *, where: str) -> None:
     if facts.format not in target.integers:
         known = ", ".join(target.integers)
         raise UnsupportedOperatorError(f"target '{target.name}' reads {known}", where=where, fix="export that format")
-    allowed = target.integers[facts.format].operators
+    integers = target.integers[facts.format]
+    allowed = integers.operators | integers.packed
     for name, version, _ in facts.operators:
         # An ONNX file has one opset for all its operators; the target lists each operator's own last change.
         if name not in allowed or (facts.format == "tflite" and version > allowed[name]):

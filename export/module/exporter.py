@@ -13,15 +13,19 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from compress.quantize.dynamic import DynamicInt8
+from compress.quantize.layer_weights import duplicate
+from compress.quantize.weight_only import FORMS, simulate
 from edge_contract.errors import ModelError, UsageError
-from export.module.check import FloatOnnx, drafted, judged, placed, save
+from export.module.check import SIMULATED, FloatOnnx, drafted, judged, placed, save
 from export.module.faults import first_line
+from export.module.rounded import store_rounded
 from export.module.trace import Inputs, answered, evaluating, missing, onnx_form, quietly
 from export.onnx.slim import slim
 
-__all__ = ["OPSETS", "PRECISIONS", "FloatOnnx", "dynamic_int8", "export"]
+__all__ = ["OPSETS", "PRECISIONS", "FloatOnnx", "dynamic_int8", "export", "write_form"]
 
-PRECISIONS: Final = ("float32", "dynamic-int8")
+PRECISIONS: Final = ("float32", *FORMS)
 
 OPSETS: Final = range(18, 22)
 """Below 18 torch's exporter translates by a converter that gives up easily; above 21 older runtimes refuse the file."""
@@ -29,8 +33,10 @@ OPSETS: Final = range(18, 22)
 EXTERNAL_BYTES: Final = 1_500_000_000
 """Weights above this go into a second file: one protobuf message holds less than 2 GiB."""
 
-_WEIGHTED: Final = ("MatMul", "Gemm", "Attention", "Gather", "EmbedLayerNormalization", "LSTM")
-"""What becomes int8: not Conv, whose dynamic form (ConvInteger) gained no time wherever it was measured."""
+_WEIGHTED: Final = ("MatMul", "Gemm", "Attention", "LSTM")
+"""What becomes int8: not Conv, whose dynamic form (ConvInteger) gained no time wherever it was measured.
+
+Embeddings are stored by ``rounded``: the quantizer has one scale for the whole table, which errs three times more."""
 
 _STAYS: Final = ("Conv", "ConvTranspose", "GRU", "RNN", "LSTM")
 
@@ -99,14 +105,64 @@ def dynamic_int8(
     Raises:
         ModelError: Nothing in the module can become int8, or the quantizer fails.
     """
+    simulated = DynamicInt8(duplicate(model))
     with drafted(out) as draft:
         whole = draft.with_name("float.onnx")
-        source = export(model, inputs, whole, opset=opset, dynamic_batch=dynamic_batch, outputs=outputs)
+        source = export(simulated.model, inputs, whole, opset=opset, dynamic_batch=dynamic_batch, outputs=outputs)
         with evaluating(model), torch.no_grad():
             evidence = answered(model, inputs, str(out), batched=dynamic_batch)
         save(_quantized(source), draft, external_bytes)
         made = judged(draft, "dynamic-int8", evidence)
-        return placed(replace(made, notes=_notes(made, source)), out)
+        notes = (*_notes(made, source), _as_simulated(draft, simulated, inputs))
+        return placed(replace(made, notes=notes), out)
+
+
+def _as_simulated(draft: Path, simulated: nn.Module, inputs: Inputs) -> str:
+    """Refuse a file that computes otherwise than the simulation whose accuracy was measured; one input at a time.
+
+    Activations of a batch share one range, so that answers would depend on the batch.
+    """
+    with evaluating(simulated):
+        evidence = answered(simulated, inputs, draft.name, batched=False)
+    found = judged(draft, "dynamic-int8", evidence, limits=SIMULATED).fidelity
+    return f"relative error to the simulation {max(one.relative_error for one in found.values()):.2g}"
+
+
+def write_form(
+    model: nn.Module,
+    inputs: Inputs,
+    out: Path,
+    *,
+    form: str,
+    opset: int = 18,
+    dynamic_batch: bool = True,
+    external_bytes: int = EXTERNAL_BYTES,
+    outputs: Sequence[str] = (),
+) -> FloatOnnx:
+    """Write a module in one of ``PRECISIONS``; arguments and errors are those of ``export``.
+
+    Weight-only forms are judged against ``weight_only.simulate`` of the module, as float files are against the module;
+    ``weight-only-int4`` is written in opset 21, the first that has int4.
+
+    Raises:
+        UsageError: No such form.
+        UnsupportedOperatorError: No layer whose weights the form rounds.
+    """
+    options: dict[str, Any] = {"dynamic_batch": dynamic_batch, "external_bytes": external_bytes, "outputs": outputs}
+    if form == "float32":
+        return export(model, inputs, out, opset=opset, **options)
+    if form == "dynamic-int8":
+        return dynamic_int8(model, inputs, out, opset=opset, **options)
+    simulated = simulate(model, form)
+    with drafted(out) as draft, torch.no_grad():
+        evidence = answered(simulated, inputs, str(out), batched=dynamic_batch)
+        proto = onnx_form(simulated, evidence, outputs, 21 if form == "weight-only-int4" else opset)
+        before = proto.ByteSize()
+        left = store_rounded(proto, form)
+        save(proto, draft, external_bytes)
+        notes = [f"{before} bytes in float, {proto.ByteSize()} in {form}"]
+        notes += [f"{len(left)} weights in float32"] if left else []
+        return placed(replace(judged(draft, form, evidence), notes=tuple(notes)), out)
 
 
 def _quantized(source: FloatOnnx) -> Any:
@@ -127,10 +183,12 @@ def _quantized(source: FloatOnnx) -> Any:
                 weight_type=QuantType.QInt8,
                 use_external_data_format=source.size > EXTERNAL_BYTES,
             )
-            return slim(onnx.load_model(str(made)))
+            slimmed = slim(onnx.load_model(str(made)))
     except Exception as error:  # it raises whatever its shape inference raises
         what = f"cannot be quantized: {first_line(error)}"
         raise ModelError(what, where="model", fix="ship the float file") from error
+    store_rounded(slimmed, "weight-only-int8", tables_only=True)
+    return slimmed
 
 
 def _notes(made: FloatOnnx, source: FloatOnnx) -> tuple[str, ...]:

@@ -14,13 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from compress.quantize.packing import packable
 from compress.quantize.plan import Operation, QuantizationPlan
+from compress.quantize.semantics import LOW
 from edge_contract.errors import MissingDependencyError
 from edge_contract.manifest import Artefact, TensorSpec
+from export.packed import pack4
 
 __all__ = ["OPSET", "PLAN_KEY", "SHIFTS", "finish", "onnx_package", "write"]
 
 OPSET = 17  # the first with everything used here is 13; 17 is read by every ONNX Runtime since 1.12
+PACKED_OPSET = 21  # the first whose Cast reads int4; ONNX Runtime reads it since 1.18
+_IR = {OPSET: 8, PACKED_OPSET: 10}
 SHIFTS = {"uint8": 128, "int8": 0}
 PLAN_KEY = "strop.plan"
 
@@ -47,6 +52,7 @@ class _Graph:
     onnx: Any
     activation: str
     is_qdq: bool
+    packed: frozenset[str] = frozenset()
     nodes: list[Any] = field(default_factory=list)
     initializers: dict[str, Any] = field(default_factory=dict)
 
@@ -59,6 +65,16 @@ class _Graph:
     def constant(self, name: str, values: Any) -> str:
         self.initializers.setdefault(name, self.onnx.numpy_helper.from_array(np.array(values, order="C"), name))
         return name
+
+    def weight(self, name: str) -> str:
+        """Weights as int8; packed ones behind a Cast, which ONNX Runtime folds when it loads the file."""
+        codes = self.plan.constants[name].codes
+        if name not in self.packed:
+            return self.constant(name, codes)
+        stored, helper = f"{name}/packed", self.onnx.helper
+        raw = pack4(codes).tobytes()
+        self.initializers[stored] = helper.make_tensor(stored, self.onnx.TensorProto.INT4, codes.shape, raw, raw=True)
+        return self.node("Cast", [stored], name, to=self.onnx.TensorProto.INT8)
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], **attributes))
@@ -83,7 +99,7 @@ class _Graph:
         scales = constant.scales if constant.axis is not None else constant.scales[0]
         zeros = np.zeros(np.shape(scales), constant.codes.dtype)
         inputs = [
-            self.constant(name, constant.codes),
+            self.weight(name),
             self.constant(f"{name}/scale", np.asarray(scales, np.float32)),
             self.zero_point(zeros),
         ]
@@ -102,11 +118,14 @@ def _float_operator(graph: _Graph, op: Operation, kind: str, **attributes: Any) 
     graph.quantized(graph.node(kind, inputs, f"{op.output}/real", **attributes), op.output)
 
 
-def _conv2d(graph: _Graph, op: Operation) -> None:
-    a = op.attributes
-    kernel = list(graph.plan.constants[op.weight].codes.shape[2:])
+def _window(graph: _Graph, op: Operation) -> dict[str, Any]:
+    a, kernel = op.attributes, list(graph.plan.constants[op.weight].codes.shape[2:])
     sizes: dict[str, Any] = {"strides": list(a["stride"]), "pads": list(a["padding"])}
-    sizes |= {"dilations": list(a["dilation"]), "kernel_shape": kernel, "group": a["groups"][0]}
+    return sizes | {"dilations": list(a["dilation"]), "kernel_shape": kernel, "group": a["groups"][0]}
+
+
+def _conv2d(graph: _Graph, op: Operation) -> None:
+    sizes = _window(graph, op)
     if graph.is_qdq:
         _float_operator(graph, op, "Conv", **sizes)
         return
@@ -114,7 +133,7 @@ def _conv2d(graph: _Graph, op: Operation) -> None:
     inputs = [
         graph.tensor(op.inputs[0]),
         *graph.scale_and_zero_point(op.inputs[0]),
-        graph.constant(op.weight, weight.codes),
+        graph.weight(op.weight),
         graph.constant(f"{op.weight}/scale", weight.scales),
         graph.zero_point(np.array(0, np.int8)),
         *graph.scale_and_zero_point(op.output),
@@ -150,8 +169,25 @@ def _concat(graph: _Graph, op: Operation) -> None:
     graph.node("Concat", [graph.tensor(name) for name in op.inputs], graph.tensor(op.output), axis=1)
 
 
+def _wide(graph: _Graph, op: Operation, kind: str, **attributes: Any) -> None:
+    """A layer with float32 weights, and a clamp at the lowest code, which changes no code.
+
+    Without it ONNX Runtime takes DequantizeLinear → Conv → QuantizeLinear for a layer whose weights somebody forgot
+    to quantize, and rounds them to int8 itself; it sees through a Clip, a Relu and an Add, but not through a Max.
+    """
+    spec, constants = graph.plan.activations[op.output], graph.plan.constants
+    weights = [graph.constant(name, constants[name].codes) for name in (op.weight, op.bias)]
+    real = graph.node(kind, [graph.dequantized(op.inputs[0]), *weights], f"{op.output}/free", **attributes)
+    lowest = np.float32(LOW - spec.zero_point) * np.float32(spec.scale)
+    graph.quantized(
+        graph.node("Max", [real, graph.constant(f"{op.output}/low", lowest)], f"{op.output}/real"), op.output
+    )
+
+
 _EMIT: dict[str, Callable[[_Graph, Operation], None]] = {
     "conv2d": _conv2d,
+    "float_conv2d": lambda graph, op: _wide(graph, op, "Conv", **_window(graph, op)),
+    "float_linear": lambda graph, op: _wide(graph, op, "Gemm", transB=1),
     "linear": lambda graph, op: _float_operator(graph, op, "Gemm", transB=1),
     "add": lambda graph, op: _float_operator(graph, op, "Add"),
     "add_constant": _add_constant,
@@ -201,6 +237,7 @@ def finish(
     initializers: list[Any],
     properties: dict[str, str] | None = None,
     full_names: bool = False,
+    opset: int = OPSET,
 ) -> None:
     """Check a graph and write it, byte for byte the same for the same calls.
 
@@ -210,7 +247,7 @@ def finish(
         _shorten(nodes, initializers, {info.name for info in (*inputs, *outputs)})
     body = onnx.helper.make_graph(nodes, "strop", inputs, outputs, initializers)
     model = onnx.helper.make_model(
-        body, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=8, producer_name="strop"
+        body, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=_IR[opset], producer_name="strop"
     )
     onnx.helper.set_model_props(model, properties or {})
     onnx.checker.check_model(model)
@@ -226,6 +263,7 @@ def write(
     extra: tuple[str, ...] = (),
     is_qdq: bool = False,
     full_names: bool = False,
+    packed: bool = False,
 ) -> Artefact:
     """Write the plan to ``path`` and return the artefact's description, with no runtime claimed yet.
 
@@ -240,12 +278,14 @@ def write(
         is_qdq: Write convolutions too as DequantizeLinear → Conv → QuantizeLinear, which tools other than ONNX Runtime
             may want; the file is larger, the integers are the same.
         full_names: Keep the plan's names of tensors inside the file, for a look with a viewer.
+        packed: Store two 4-bit weights in a byte (``compress.quantize.packing``).
 
     Raises:
         MissingDependencyError: The package onnx is not installed.
     """
     onnx = onnx_package()
-    graph = _Graph(plan, onnx, activation, is_qdq)
+    small = packable(plan, "onnx") if packed else frozenset()
+    graph = _Graph(plan, onnx, activation, is_qdq, small)
     for op in plan.operations:
         _EMIT[op.kind](graph, op)
     shown = [*plan.outputs.values(), *extra]
@@ -259,6 +299,8 @@ def write(
         initializers=list(graph.initializers.values()),
         properties={PLAN_KEY: plan.digest},
         full_names=full_names,
+        opset=PACKED_OPSET if small else OPSET,
     )
     source, *specs = (spec_of(plan, role, activation) for role in ("input", *plan.outputs))
-    return Artefact(Path(path).name, "onnx", (), target, "int8", plan.digest, source, tuple(specs))
+    precision = "int4" if small else "int8"
+    return Artefact(Path(path).name, "onnx", (), target, precision, plan.digest, source, tuple(specs))

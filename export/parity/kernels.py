@@ -8,7 +8,7 @@ network; the steps of each operation on its own inputs can. The inputs that diff
 every activation shown, and only if the same answers come out again is it evidence about the file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.quantize.plan import QuantizationPlan
-from edge_contract.errors import StropError
-from export.parity.trace import PYTORCH, trace
+from edge_contract.errors import ParityError, StropError
+from export.parity.off_list import OffList
+from export.parity.trace import PYTORCH, Trace, trace
 from export.runtimes.execution import Execution
 
 __all__ = ["Kernels"]
 
 _INPUTS: Final = 8  # every activation of every one is kept in memory
+_OFF_LIST_INPUTS: Final = 32
 _FOREIGN: Final = (
     "written again from the plan it answers otherwise: the file is not what the plan says; export it again"
 )
@@ -67,6 +69,31 @@ class Kernels:
                 return f"{execution.title}: {_FOREIGN}"
         return f"{found}; docs/parity.md says what to do"
 
+    def off_list(self, reasons: Mapping[str, str], executions: Sequence[Execution]) -> tuple[OffList, ...]:
+        """Return what each operation off the identity list differs by, alone, in every runtime with exact kernels.
+
+        Raises:
+            ParityError: An operation of the list is computed otherwise; StropError as ``trace``.
+        """
+        if not reasons:
+            return ()
+        inputs = self.inputs[:_OFF_LIST_INPUTS]
+        traces = {e.name: trace(self.plan, inputs, _name(e), PYTORCH, pythons=self.pythons) for e in executions}
+        for name, found in traces.items():
+            _refuse_inexact(name, found, reasons)
+        rows = zip(*(found.rows for found in traces.values()), strict=True)
+        return tuple(
+            OffList(
+                of[0].name,
+                of[0].kind,
+                reasons[of[0].name],
+                of[0].values,
+                {name: row.alone[0] for name, row in zip(traces, of, strict=True)},
+            )
+            for of in rows
+            if of[0].name in reasons
+        )
+
     def _alone(self, execution: Execution) -> int | None:
         if execution.name not in self._steps:
             self._steps[execution.name] = self._measured(execution)
@@ -81,6 +108,16 @@ class Kernels:
         except StropError:
             return None
         return found.alone_steps if _is_same(execution, found.answers[0], rows) else None
+
+
+def _refuse_inexact(name: str, found: Trace, reasons: Mapping[str, str]) -> None:
+    for row in found.rows:
+        differing, steps = row.alone[0]
+        if steps > (1 if row.name in reasons else 0):
+            what = (
+                f"{differing} of {row.values} codes of '{row.name}' ({row.kind}) differ, by up to {steps} steps, alone"
+            )
+            raise ParityError(what, where=name, fix="try another version of it; docs/parity.md says what to do")
 
 
 def _worst(first: Execution, second: Execution) -> NDArray[np.intp]:

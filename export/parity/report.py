@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.parity.fidelity import Fidelity
+from export.parity.off_list import OffList
 from export.runtimes.matrix import Claim
 
 __all__ = ["Bound", "Judged", "Pair", "ParityReport"]
@@ -101,6 +102,7 @@ class ParityReport:
         judged: In real numbers.
         claims: The target's runtimes, and which versions of them were run.
         notes: Sentences that a person should read.
+        off_list: Operations that are not on the identity list, each with its measured bound in steps.
     """
 
     plan_digest: str
@@ -110,6 +112,7 @@ class ParityReport:
     judged: tuple[Judged, ...] = ()
     claims: tuple[Claim, ...] = ()
     notes: tuple[str, ...] = ()
+    off_list: tuple[OffList, ...] = ()
 
     def pair(self, first: str, second: str) -> Pair:
         """Return the comparison of two runtimes, in either order."""
@@ -120,11 +123,12 @@ class ParityReport:
         return next(row.fidelity for row in self.judged if (row.runtime, row.output) == (runtime, output))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form; ``fidelity``, ``claims`` and ``notes`` only where there are any."""
+        """Return the JSON form; ``fidelity``, ``claims``, ``notes`` and ``off_list`` only where there are any."""
         more = {
             "fidelity": [row.to_json() for row in self.judged],
             "claims": [claim.to_json() for claim in self.claims],
             "notes": list(self.notes),
+            "off_list": [row.to_json() for row in self.off_list],
         }
         return {
             "plan": self.plan_digest,

@@ -51,7 +51,10 @@ class FileBuilder:
         zero_point: int = 0,
         axis: int = 0,
     ) -> int:
-        """Add a tensor and return its index; ``kind`` is INT8, INT32 or FLOAT32, ``data`` makes it a constant."""
+        """Add a tensor and return its index; ``data`` makes it a constant.
+
+        ``kind`` is INT8, INT4 (``data`` from ``pack4``), INT32 or FLOAT32.
+        """
         tensor = self._schema.TensorT()
         tensor.name, tensor.shape = name.encode(), np.array(shape, np.int32)
         tensor.type = getattr(self._schema.TensorType, kind)
@@ -62,6 +65,10 @@ class FileBuilder:
             tensor.quantization = _Quantization(self._schema, np.asarray(scales, np.float32), zeros, dimension)
         self._tensors.append(tensor)
         return len(self._tensors) - 1
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Return the shape of a tensor, with batch."""
+        return tuple(int(size) for size in self._tensors[index].shape)
 
     def _buffer(self, data: NDArray[Any]) -> int:
         raw = np.ascontiguousarray(data, data.dtype.newbyteorder("<")).tobytes()

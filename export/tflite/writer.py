@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.quantize.plan import Activation, Operation, QuantizationPlan
+from compress.quantize.packing import packable
+from compress.quantize.plan import WIDE, Activation, Operation, QuantizationPlan
 from edge_contract.manifest import Artefact, TensorSpec
+from export.packed import pack4
 from export.tflite.builder import FileBuilder, file_builder
 from export.tflite.windows import Sliding, channels_last
 
@@ -34,6 +36,7 @@ class _Graph:
     plan: QuantizationPlan
     file: FileBuilder
     shown: tuple[str, ...]
+    packed: frozenset[str] = frozenset()
     index: dict[str, int] = field(default_factory=dict)
 
     def name(self, activation: str) -> str:
@@ -66,9 +69,29 @@ class _Graph:
         self.file.operator("RESHAPE", 1, [index, shape], self.activation(output), "ReshapeOptions", newShape=size)
 
     def constant(self, name: str, codes: NDArray[Any], axis: int) -> int:
+        if name in self.packed:
+            # One scale per channel even if all are equal: LiteRT 2.1 gives no others to XNNPACK.
+            scales = self.plan.constants[name].channel_scales()
+            return self.file.tensor(name, codes.shape, "INT4", pack4(codes), scales=scales, axis=axis)
+        if self.plan.constants[name].is_float:
+            return self.file.tensor(name, codes.shape, "FLOAT32", codes)
         scales = self.plan.constants[name].scales
         kind = "INT8" if codes.dtype == np.int8 else "INT32"
         return self.file.tensor(name, codes.shape, kind, codes, scales=scales, axis=axis)
+
+    def layer(self, op: Operation, kind: str, version: int, inputs: list[int], options: str, **fields: Any) -> None:
+        """A layer of ``inputs`` (source, weight, bias); a wide one between DEQUANTIZE and QUANTIZE."""
+        target = self.activation(op.output)
+        if op.kind not in WIDE.values():
+            self.file.operator(kind, version, inputs, target, options, **fields)
+            return
+        source, made = (
+            self.file.tensor(f"{op.output}/{end}", self.file.shape(index), "FLOAT32")
+            for end, index in (("from", inputs[0]), ("real", target))
+        )
+        self.file.operator("DEQUANTIZE", 2, inputs[:1], source)
+        self.file.operator(kind, 1, [source, *inputs[1:]], made, options, **fields)
+        self.file.operator("QUANTIZE", 1, [made], target)
 
 
 def _padded(graph: _Graph, op: Operation, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, str]:
@@ -99,6 +122,9 @@ def _explicit_pad(graph: _Graph, op: Operation, source: Activation, pairs: list[
 
 
 def _conv2d(graph: _Graph, op: Operation) -> None:
+    if op.weight in graph.packed:
+        _fully_connected(graph, op)
+        return
     codes, a = graph.plan.constants[op.weight].codes, op.attributes
     source, padding = _padded(graph, op, codes.shape[2:], a["dilation"])
     channels = graph.plan.activations[op.inputs[0]].shape[0]
@@ -115,16 +141,17 @@ def _conv2d(graph: _Graph, op: Operation) -> None:
             "DepthwiseConv2DOptions",
             {"depthMultiplier": codes.shape[0] // channels},
         )
-    target = graph.activation(op.output)
-    fields = {"padding": graph.file.padding(padding), **steps, **extra}
-    graph.file.operator(kind, 3, [source, weight, bias], target, options, **fields)
+    graph.layer(op, kind, 3, [source, weight, bias], options, padding=graph.file.padding(padding), **steps, **extra)
 
 
-def _linear(graph: _Graph, op: Operation) -> None:
-    weight = graph.constant(op.weight, graph.plan.constants[op.weight].codes, 0)
+def _fully_connected(graph: _Graph, op: Operation) -> None:
+    """A linear layer; or, packed, a convolution of single pixels, whose map keeps its shape."""
+    codes = graph.plan.constants[op.weight].codes
+    weight = graph.constant(op.weight, codes.reshape(codes.shape[:2]), 0)
     bias = graph.constant(op.bias, graph.plan.constants[op.bias].codes, 0)
-    inputs = [graph.activation(op.inputs[0]), weight, bias]
-    graph.file.operator("FULLY_CONNECTED", 4, inputs, graph.activation(op.output), "FullyConnectedOptions")
+    inputs, version = [graph.activation(op.inputs[0]), weight, bias], 10 if op.weight in graph.packed else 4
+    fields = {"keepNumDims": True} if op.kind == "conv2d" else {}
+    graph.layer(op, "FULLY_CONNECTED", version, inputs, "FullyConnectedOptions", **fields)
 
 
 def _add(graph: _Graph, op: Operation) -> None:
@@ -189,7 +216,9 @@ def _flatten(graph: _Graph, op: Operation) -> None:
 
 _EMIT: dict[str, Callable[[_Graph, Operation], None]] = {
     "conv2d": _conv2d,
-    "linear": _linear,
+    "float_conv2d": _conv2d,
+    "linear": _fully_connected,
+    "float_linear": _fully_connected,
     "add": _add,
     "add_constant": _add_constant,
     "mul": _mul,
@@ -216,6 +245,7 @@ def write(
     target: str = "rpi4",
     extra: tuple[str, ...] = (),
     full_names: bool = False,
+    packed: bool = False,
 ) -> Artefact:
     """Write the plan to ``path`` and return the artefact's description, with no runtime claimed yet.
 
@@ -227,11 +257,14 @@ def write(
         target: Name of the target, for the description.
         extra: Further activations to be shown as outputs, for parity studies.
         full_names: Keep the plan's names of tensors inside the file, for a look with a viewer.
+        packed: Store two 4-bit weights in a byte where LiteRT computes them exactly (``compress.quantize.packing``);
+            older runtimes and the Edge TPU refuse such a file.
 
     Raises:
         MissingDependencyError: The package ai-edge-litert or flatbuffers is not installed.
     """
-    graph = _Graph(plan, file_builder(), (*plan.outputs.values(), *extra))
+    small = packable(plan, "tflite") if packed else frozenset()
+    graph = _Graph(plan, file_builder(), (*plan.outputs.values(), *extra), small)
     graph.activation(plan.input)
     for op in plan.operations:
         _EMIT[op.kind](graph, op)
@@ -242,4 +275,5 @@ def write(
         graph.file.finish({"input": graph.activation(plan.input)}, shown, metadata, full_names=full_names)
     )
     specs = tuple(spec_of(plan, role) for role in plan.outputs)
-    return Artefact(Path(path).name, "tflite", (), target, "int8", plan.digest, spec_of(plan, "input"), specs)
+    precision = "int4" if small else "int8"
+    return Artefact(Path(path).name, "tflite", (), target, precision, plan.digest, spec_of(plan, "input"), specs)

@@ -17,6 +17,10 @@ NETS = {
         lambda: nn.Sequential(nn.Conv2d(4, 8, 3, 2, 1, groups=2), nn.Conv2d(8, 8, (1, 3), padding=(0, 2), groups=8)),
         (4, 11, 7),
     ),
+    "transposed": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(4, 6, 3, 2, 1, 1), nn.ConvTranspose2d(6, 6, 2, 2, groups=6)),
+        (4, 5, 7),
+    ),
     "linear": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.Linear(7, 3, bias=False)), (3, 2, 2)),
 }
 

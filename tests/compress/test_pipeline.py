@@ -91,10 +91,10 @@ def test_no_step_reads_the_test_split(kitchen, monkeypatch):
             when.append(list(listener.heard))
             return super().open()
 
-    load = sources.load_data
+    load = sources.load_answered
 
-    def mined(read):
-        work, sealed = load(read)
+    def mined(read, teacher_weights):
+        work, sealed = load(read, teacher_weights)
         reachable = {
             id(array) for split in (work.train, work.calibration, work.validation) for array in (split.x, split.y)
         }
@@ -102,7 +102,7 @@ def test_no_step_reads_the_test_split(kitchen, monkeypatch):
         assert not {id(inner.x), id(inner.y)} & reachable
         return work, Mined(inner)
 
-    monkeypatch.setattr(sources, "load_data", mined)
+    monkeypatch.setattr(sources, "load_answered", mined)
     listener = Recorder()
     pipeline.run(read, kitchen.folder / "work", listener=listener)
     assert len(when) == 1
@@ -207,8 +207,8 @@ def test_latency_budget_is_judged_by_the_stopwatch_that_is_handed_in(kitchen):
         pipeline.run(read, work)
     assert not work.exists()  # refused before the first epoch
     with pytest.raises(BudgetError, match=r"latency_ms is 2\.5, allowed 2"):
-        pipeline.run(read, work, stopwatch=lambda plan, model: 2.5)
-    made = pipeline.run(read, work, stopwatch=lambda plan, model: 1.5 if plan else 99.0)
+        pipeline.run(read, work, stopwatch=lambda model, example, plan=None: 2.5)
+    made = pipeline.run(read, work, stopwatch=lambda model, example, plan=None: 1.5 if plan else 99.0)
     assert [(line.name, line.value, line.is_kept) for line in made.report.budget] == [("latency_ms", 1.5, True)]
 
 

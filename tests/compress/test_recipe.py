@@ -52,7 +52,7 @@ def test_normative_recipe_of_the_design_is_read():
     assert [step.kind for step in read.steps] == ["distill", "prune", "quantize"]
     distill, prune, quantize = read.steps
     assert isinstance(distill, Distill) and distill.training.epochs == 20
-    assert isinstance(prune, Prune) and (prune.cost, prune.share, prune.method) == ("macs", 0.5, "taylor")
+    assert isinstance(prune, Prune) and (prune.target, prune.method) == ({"macs": 0.5}, "taylor")
     assert isinstance(quantize, Quantize) and quantize.max_drop == 0.5
     assert read.preprocess.resize == (28, 28)
     assert (read.budget.size_kb, read.budget.latency_ms, read.budget.max_drop) == (40, 5.0, 1.0)
@@ -93,7 +93,10 @@ SLIPS = {
     ),
     "method unlike any": (
         ('method = "static-int8"', 'method = "zzz"'),
-        "r.toml [step 3]: key 'method': unknown value 'zzz'; write one of 'static-int8'",
+        (
+            "r.toml [step 3]: key 'method': unknown value 'zzz'; "
+            "write one of 'dynamic-int8', 'float16', 'qat-int8', 'static-int8', 'weight-only-int4', 'weight-only-int8'"
+        ),
     ),
     "text in place of a number": (
         ("epochs = 20", 'epochs = "20"'),
@@ -115,9 +118,9 @@ SLIPS = {
         ("macs = 0.5", "macs = 1.5"),
         "r.toml [step 2] target: key 'macs': 1.5 is out of range; give a number from 0.01 to 1",
     ),
-    "two targets": (
-        ("{ macs = 0.5 }", "{ macs = 0.5, parameters = 0.5 }"),
-        "r.toml [step 2]: key 'target': 2 costs; write target = { macs = 0.5 }: the share that stays",
+    "no target": (
+        ("{ macs = 0.5 }", "{ }"),
+        "r.toml [step 2]: key 'target': no cost; write target = { macs = 0.5 }: the share that stays",
     ),
     "target missing": (
         ("target = { macs = 0.5 }", ""),

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.splits import NAMES, DataSplits, SealedSplit, Split, WorkingData, separate, split_by_class
+from compress.splits import (
+    NAMES,
+    DataSplits,
+    SealedSplit,
+    Split,
+    WorkingData,
+    separate,
+    sizes_of,
+    split_by_class,
+    split_by_group,
+)
 from edge_contract.errors import DataError
 from examples.digits import data
 
@@ -61,7 +71,7 @@ FAULTS = {
     ),
     "not a number": (
         lambda s: replace(s, train=Split(np.full((12, 2, 2), np.nan, np.float32), s.train.y)),
-        r"train split\): the inputs hold NaN or Inf",
+        r"train split\): 12 inputs hold NaN or Inf \(the first is number 0\); clean the data",
     ),
     "texts for labels": (
         lambda s: replace(s, train=Split(s.train.x, s.train.y.astype(str))),
@@ -115,6 +125,36 @@ def test_split_by_class_is_seeded():
     one, again, other = (split_by_class(x, y, sizes, seed=seed).train.x for seed in (1, 1, 2))
     assert (one == again).all()
     assert (one != other).any()
+
+
+@given(st.integers(0, 10_000), st.integers(4, 12), st.integers(1, 5))
+@settings(max_examples=30)
+def test_split_by_group_keeps_every_group_in_one_split_and_uses_every_sample(seed, groups, smallest):
+    draw = np.random.default_rng(seed)
+    who = draw.permutation(np.repeat(np.arange(groups), draw.integers(smallest, 20, groups)))
+    x = np.arange(len(who)).reshape(-1, 1, 1)
+    found = split_by_group(x, who % 3, who, seed=seed)
+    people = [set(who[split.x.ravel()].tolist()) for _, split in found.items()]
+    assert all(people) and sum(map(len, people)) == groups
+    assert sorted(np.concatenate([split.x.ravel() for _, split in found.items()])) == list(range(len(who)))
+
+
+def test_split_by_group_comes_as_near_to_the_shares_as_groups_allow():
+    who = np.repeat(np.arange(40), 25)
+    found = split_by_group(np.arange(1000).reshape(-1, 1, 1), who % 2, who, seed=3)
+    wanted = sizes_of(1000)
+    assert all(abs(len(split) - wanted[name]) <= 25 for name, split in found.items())
+
+
+def test_split_without_labels_is_for_agreement_alone():
+    bare = replace(splits(), **{name: Split.unlabelled(split.x) for name, split in splits().items()})
+    work, sealed = separate(bare, where="here", needs_labels=False)
+    assert work.labels == () and not work.train.is_labelled and len(sealed) == 12
+    with pytest.raises(DataError, match="the split has no labels; give it labels, or set metric"):
+        separate(bare, where="here")
+    half = replace(splits(), train=Split(splits().train.x, np.where(np.arange(12) % 2, -1, 0)))
+    with pytest.raises(DataError, match="classes -1 to 0"):
+        separate(half, where="here", needs_labels=False)
 
 
 def test_more_samples_than_there_are_is_refused():

@@ -436,7 +436,7 @@ def test_verb_exports_a_callable_with_weights_and_inputs(call, tmp_path, monkeyp
         (("nothing", "--out", "x.onnx"), UsageError, "neither a folder nor module:callable"),
         (("strop_float_task:nets", "--inputs", "data.npz", "--out", "x.onnx"), RecipeError, "has no 'nets'"),
         ((name, "--inputs", "w.pt", "--out", "x.onnx"), DataError, "no arrays"),
-        ((name, "--out", "x.onnx", "--precision", "int4"), UsageError, "float32 or dynamic-int8"),
+        ((name, "--out", "x.onnx", "--precision", "int4"), UsageError, "float32, weight-only-int8"),
     ):
         failure = call(*wrong).exception
         assert isinstance(failure, error)

@@ -41,7 +41,7 @@ def test_a_bare_install_has_typer_and_none_of_the_heavy_packages(clean_venv, run
 @pytest.mark.parametrize(
     ("words", "extras"),
     [
-        ("compress run digits.toml --out student", "workstation"),
+        ("compress report student", "workstation"),
         ("export onnx student --out model.onnx", "workstation"),
         ("fleet device list --data server", "fleet"),
     ],

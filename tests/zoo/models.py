@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MEMBERS", "Member", "dscnn", "lite0", "load", "mobilenet_v2", "mobilenet_v3", "resnet8"]
+__all__ = ["MEMBERS", "Member", "dscnn", "lite0", "load", "mobilenet_v2", "mobilenet_v3", "resnet8", "student"]
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -83,6 +83,13 @@ def mobilenet_v2() -> nn.Module:
     rows = [(16, 16, 16, 1), (16, 64, 24, 2), (24, 96, 24, 1), (24, 96, 40, 2), *((40, 160, 40, 1) for _ in range(3))]
     blocks = [Inverted(i, h, o, stride=s) for i, h, o, s in rows]
     return Classifier(conv(1, 16), *blocks, conv(40, 160, 1), features=160)
+
+
+def student() -> nn.Module:
+    """MobileNetV2-like of 12 970 parameters, block for block narrower than ``mobilenet_v2``; the stem has stride 2."""
+    rows = [(8, 8, 8, 1), (8, 24, 12, 2), (12, 32, 12, 1), (12, 32, 16, 1), *((16, 56, 16, 1) for _ in range(3))]
+    blocks = [Inverted(i, h, o, stride=s) for i, h, o, s in rows]
+    return Classifier(conv(1, 8, stride=2), *blocks, conv(16, 60, 1), features=60)
 
 
 def mobilenet_v3() -> nn.Module:

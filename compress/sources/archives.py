@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays in an ``.npz`` file: whole, to be split here, or already in four splits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.splits import NAMES, UNLABELLED, DataSplits, Split, sizes_of, split_by_class, split_by_group
+from edge_contract.errors import DataError
+
+__all__ = ["read_archive"]
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def read_archive(path: Path, *, seed: int) -> DataSplits:
+    """Return the splits in an archive.
+
+    Arrays ``x`` and ``y`` are split by class; with ``group`` (a person, a recording) so that no group stands in two
+    splits; ``x`` alone is split at random. ``train_x``, ``train_y`` and so on are taken as they are. ``labels`` names
+    the classes.
+
+    Raises:
+        DataError: No archive, arrays missing, or of different lengths.
+    """
+    arrays = _arrays(path)
+    labels = tuple(str(name) for name in arrays.get("labels", ()))
+    if "x" not in arrays:
+        return _as_they_are(arrays, labels, path)
+    x = arrays["x"]
+    y = arrays.get("y", np.full(len(x), UNLABELLED))
+    for name in ("y", "group"):
+        if name in arrays and len(arrays[name]) != len(x):
+            word = "labels" if name == "y" else "groups"
+            what = f"{len(x)} inputs and {len(arrays[name])} {word}"
+            raise DataError(what, where=str(path), fix=f"give one {word[:-1]} per input")
+    if "group" in arrays:
+        return split_by_group(x, _classes(y, path), arrays["group"], seed=seed, labels=labels)
+    return split_by_class(x, _classes(y, path), sizes_of(len(x)), seed=seed, labels=labels)
+
+
+def _arrays(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:
+        fix = "write it with numpy.savez(path, x=…, y=…)"
+        raise DataError(f"no .npz archive: {type(error).__name__}", where=str(path), fix=fix) from error
+
+
+def _classes(y: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    if y.dtype.kind not in "uif" or (y.dtype.kind == "f" and not (y == np.round(y)).all()):
+        fix = "give whole numbers from 0, and the names as labels"
+        raise DataError(f"labels of type {y.dtype} that are no classes", where=str(path), fix=fix)
+    return y.astype(np.int64)
+
+
+def _as_they_are(arrays: Arrays, labels: tuple[str, ...], path: Path) -> DataSplits:
+    missing = [f"{name}_x" for name in NAMES if f"{name}_x" not in arrays]
+    if missing:
+        what = f"arrays {', '.join(sorted(arrays)) or 'none'}; {missing[0]} is missing"
+        raise DataError(what, where=str(path), fix="give x and y, or train_x, train_y and so on for each split")
+    parts = []
+    for name in NAMES:
+        x = arrays[f"{name}_x"]
+        parts.append(Split(x, _classes(arrays.get(f"{name}_y", np.full(len(x), UNLABELLED)), path)))
+    return DataSplits(parts[0], parts[1], parts[2], parts[3], labels)

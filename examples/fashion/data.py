@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fashion-MNIST: 70 000 photographs of clothes, 28×28 grey, from Debian's package dataset-fashion-mnist (MIT)."""
+
+import gzip
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.sources import DataSplits, Split
+from edge_contract.errors import MissingDependencyError
+
+__all__ = ["augment", "load"]
+
+FOLDER = Path("/usr/share/datasets/fashion-mnist")
+NAMES = ("t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+CALIBRATION, VALIDATION = 1000, 5000
+
+
+def _read(name: str, header: int) -> Any:
+    try:
+        return np.frombuffer(gzip.decompress((FOLDER / name).read_bytes()), np.uint8, offset=header)
+    except FileNotFoundError as error:
+        fix = "run apt-get install dataset-fashion-mnist"
+        raise MissingDependencyError(
+            "Fashion-MNIST is a package of Debian", where=str(error.filename), fix=fix
+        ) from error
+
+
+def _part(name: str) -> Split:
+    images = _read(f"{name}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
+    return Split(images, _read(f"{name}-labels-idx1-ubyte.gz", 8).astype(np.int64))
+
+
+@cache
+def load() -> DataSplits:
+    """Return raw uint8 [N,28,28]: 54 000 / 1 000 / 5 000 of the 60 000 training images, and the 10 000 test images.
+
+    Raises:
+        MissingDependencyError: The package is not installed.
+    """
+    whole, edges = _part("train"), [0, 60_000 - VALIDATION - CALIBRATION, 60_000 - VALIDATION, 60_000]
+    train, calibration, validation = (Split(whole.x[a:b], whole.y[a:b]) for a, b in pairwise(edges))
+    return DataSplits(train, calibration, validation, _part("t10k"), NAMES)
+
+
+def augment(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the images, every other one mirrored, each shifted by up to two pixels.
+
+    Args:
+        x: Images, float32 [N,1,28,28].
+        generator: Where the randomness comes from.
+    """
+    n, _, height, width = x.shape
+    mirrored = torch.where(torch.rand(n, 1, 1, 1, generator=generator) < 0.5, x, x.flip(3))
+    padded = torch.nn.functional.pad(mirrored, (2, 2, 2, 2))
+    down, right = (torch.randint(0, 5, (n, 1), generator=generator) for _ in range(2))
+    rows, columns = down + torch.arange(height), right + torch.arange(width)
+    return padded[torch.arange(n)[:, None, None], 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
