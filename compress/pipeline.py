@@ -153,11 +153,11 @@ def _close(
     candidates = {"float": candidate(floating, example)}
     if state.shared.teacher is not None:
         candidates = {"teacher": candidate(state.shared.teacher, example), **candidates}
-    notes: tuple[str, ...] = ()
+    notes = (*sources.notes_of(floating), *data.notes)
     if state.plan is not None or state.rounded is not None:
         name = "int8" if state.plan is not None else state.form
         candidates[name] = replace(candidates["float"], logits=state.logits, size_kb=state.size_kb)
-        notes = () if state.plan is None else state.plan.notes
+        notes = tuple(dict.fromkeys((*notes, *(() if state.plan is None else state.plan.notes))))
     rows, change = read_test(recipe, sealed, candidates)
     seconds = sum(step.seconds for step in draft.steps)
     final = replace(draft, test=rows, change=change, seconds=seconds, notes=notes)
