@@ -7,6 +7,7 @@
 # make fuzz        minutes of hostile files against the readers
 # make test-ray    a search on two workers of Ray, in an environment of its own
 # make peers       other tools on the same work, in environments of their own (long)
+# make trainings   distillation, pruning and trained quantization against what others reach (hours)
 # make check       format, lint, types, import rule
 # make venv        both Python environments and what Debian has to give
 # make models      model files of other people, for the tests
@@ -31,7 +32,7 @@ STAMP := .venv/.strop-$(FACTS)
 STAMP_TFLITE := .venv-tflite/.strop-$(FACTS)
 PY := .venv/bin/python
 
-.PHONY: help demo test test-fast test-old-runtimes test-ray fuzz peers story check format venv models machines system docs \
+.PHONY: help demo test test-fast test-old-runtimes test-ray fuzz peers trainings story check format venv models machines system docs \
   freeze clean
 
 help:
@@ -40,8 +41,11 @@ help:
 demo: venv
 	$(PY) -m examples.digits.demo $(if $(KEEP),--keep)
 
+# The story mostly waits for its own clocks, so it runs beside the other tests; its output is shown at the end.
 test: check models machines
-	$(PY) -m pytest
+	$(PY) -m pytest -m story >.story.log 2>&1 & told=$$!; \
+	$(PY) -m pytest -m "not story and not ($(HEAVY))"; others=$$?; \
+	wait $$told; story=$$?; cat .story.log; exit $$((others | story))
 
 FAST := not story and not browser and not slow and not machines
 HEAVY := old_runtimes or fuzz or peers or ray
@@ -75,6 +79,9 @@ peers: venv
 	for net in mobilenet-v2 mobilenet-v3 efficientnet-lite0; do \
 	  $(PY) -m benchmarks.peers.run --net $$net && $(PY) -m benchmarks.peers.run --net $$net --speed || exit 1; done
 	$(PY) -m benchmarks.peers.show
+
+trainings: venv
+	for row in distillation pruning qat; do $(PY) -W ignore -m benchmarks.training.$$row || exit 1; done
 
 story: venv
 	$(PY) -m pytest -m story

@@ -35,6 +35,8 @@ from edge_contract.errors import BudgetError
 __all__ = ["RunState", "Shared"]
 
 Losses = tuple[float, ...]
+WIDTHS_OF = ("Conv1d", "Conv2d", "ConvTranspose2d", "Linear")
+"""Kinds of layers whose width a report speaks of."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class RunState:
         changed = [
             f"{layer.name} {before[layer.name]}→{layer.channels}"
             for layer in after
-            if layer.kind in ("Conv2d", "Linear") and before.get(layer.name, layer.channels) != layer.channels
+            if layer.kind in WIDTHS_OF and before.get(layer.name, layer.channels) != layer.channels
         ]
         return ", ".join(changed) or "nothing had to go"
 

@@ -25,6 +25,8 @@ __all__ = ["Diagnosis", "Package", "Program", "Role", "examine"]
 # The package whose presence says that somebody wanted the role: the others may be there for another one.
 _STANDS_FOR: Final = {
     "workstation": "torch",
+    "search": "optuna",
+    "ray": "ray",
     "tensorflow": "tensorflow-cpu",
     "agent": "paho-mqtt",
     "agent-litert": "ai-edge-litert",

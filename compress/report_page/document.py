@@ -72,7 +72,11 @@ def _test(report: CompressionReport) -> str:
         for row in report.test
     ]
     made = table(["model", "top-1 [95 %]", "KB", "kMACs", "parameters"], rows)
-    change = f"<p>int8 against float, on the same samples: {report.change}.</p>" if report.change else ""
+    change = (
+        f"<p>{html.escape(report.test[-1].name)} against float, on the same samples: {report.change}.</p>"
+        if report.change
+        else ""
+    )
     return f'{made}{change}<p class="quiet">Read once, after every decision.</p>'
 
 

@@ -241,6 +241,8 @@ def _reshape(b: Builder, step: Step) -> Value:
         return _flattened(b, step, x)
     x = b.keras_order(x)
     if len(x.shape) == 1 and after[-1] == x.shape[0]:
+        if x.pooled is not None and len(after) == x.pooled_rank:
+            return Value(x.pooled, after)  # squeeze and excitation: what was pooled was a map already
         node = x.node
         for _ in after[1:]:
             node = b.made.function(torch.unsqueeze, node, -1)

@@ -67,11 +67,15 @@ class Value:
         node: What computes it.
         shape: As Keras has it, without batch: channels last.
         order: Shape before it was flattened, if its numbers still stand in our order and not in that of Keras.
+        pooled, pooled_rank: The same numbers as a map [N, C, 1, 1] (or series), if a global pool made them; how many
+            dimensions that has without the batch.
     """
 
     node: fx.Node
     shape: tuple[int, ...]
     order: tuple[int, ...] = ()
+    pooled: fx.Node | None = None
+    pooled_rank: int = 0
 
 
 class Builder:

@@ -179,7 +179,7 @@ def global_pool(b: Builder, step: Step) -> Value:
     kinds: tuple[Any, ...] = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
     if "Max" in step.kind:
         kinds = (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
-    node = b.add(step, kinds[rank - 1](1), x.node)
-    if not step.config.get("keepdims"):
-        node = b.add(step, nn.Flatten(), node, "flat")
-    return Value(node, step.shape)
+    pooled = b.add(step, kinds[rank - 1](1), x.node)
+    if step.config.get("keepdims"):
+        return Value(pooled, step.shape)
+    return Value(b.add(step, nn.Flatten(), pooled, "flat"), step.shape, pooled=pooled, pooled_rank=rank + 1)

@@ -127,7 +127,7 @@ def test_a_verb_may_choose_its_exit_code(strop, code):
         (("bench", "leave"), r"error: strop bench leave: Missing argument '?code'?.*; see 'strop bench leave --help'"),
         (
             ("doctor", "--role", "cook"),
-            r"error: strop doctor: unknown role 'cook'; use one of workstation, tensorflow, .*",
+            r"error: strop doctor: unknown role 'cook'; use one of workstation, search, ray, tensorflow, .*",
         ),
     ],
 )

@@ -17,7 +17,8 @@ from strop import doctor
 from strop.requirements import extras_of, installed_version, satisfies
 
 ROLES = (
-    "workstation", "tensorflow", "agent", "agent-litert", "agent-onnx", "agent-tflite", "fleet", "examples", "dev"
+    "workstation", "search", "ray", "tensorflow", "agent", "agent-litert", "agent-onnx", "agent-tflite", "fleet",
+    "examples", "dev",
 )  # fmt: skip
 releases = st.lists(st.integers(0, 30), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
 bounds = st.lists(st.tuples(st.sampled_from(["==", ">=", "<=", "<", ">", "!="]), releases), max_size=3)
@@ -87,7 +88,9 @@ def test_the_object_for_machines_holds_everything():
 
 
 def test_an_unknown_role_lists_the_known_ones():
-    with pytest.raises(UsageError, match="unknown role 'cook'; use one of workstation, tensorflow, ") as caught:
+    with pytest.raises(
+        UsageError, match="unknown role 'cook'; use one of workstation, search, ray, tensorflow, "
+    ) as caught:
         doctor.examine(("cook",))
     assert caught.value.exit_code == 2
 
