@@ -34,6 +34,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 WORK = ".work"
 CALL = "call.json"
+WIDTH = 140
 
 
 def _say(document: Any, tables: Callable[[], list[Any]], *, as_json: bool) -> None:
@@ -42,6 +43,8 @@ def _say(document: Any, tables: Callable[[], list[Any]], *, as_json: bool) -> No
         typer.echo(json.dumps(document, indent=2, sort_keys=True))
         return
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)  # a file or a pipe has no width of its own, and 80 columns break the tables
     for table in tables():
         console.print(table, highlight=False)
 

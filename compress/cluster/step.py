@@ -9,7 +9,7 @@ each step, against the last bit that vector and scalar code may round differentl
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.cluster.kmeans import centroids
-from compress.fine_tune import tuning_loss
+from compress.fine_tune import fine_tune
 from compress.memory import zipped_kb
 from compress.prune.batch_norm import reestimate
 from compress.recipe_table import nearest
 from compress.sources import Tensors
 from compress.sparsify.masks import weights_of
 from compress.steps.cluster import Cluster
-from compress.trainer import Augment, EpochLog, Progress, train
+from compress.trainer import Augment, EpochLog, Progress
 from edge_contract.errors import ModelError, RecipeError
 
 __all__ = ["Sharing", "cluster", "described", "share", "values_of"]
@@ -122,13 +122,13 @@ def cluster(
         _write(trained, sharings)
 
     with _summed_gradients(model, sharings):
-        logs = train(
+        logs = fine_tune(
+            step,
             model,
-            data.x,
-            data.y,
-            replace(step.training, seed=seed),
-            loss=tuning_loss(step, teacher),
-            augment=augment if step.augment else None,
+            data,
+            seed=seed,
+            teacher=teacher,
+            augment=augment,
             checkpoint=checkpoint,
             progress=progress,
             after_step=after_step,

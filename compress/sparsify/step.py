@@ -8,13 +8,12 @@ therefore chosen once more on the weights that come out at the end.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from compress.fine_tune import tuning_loss
+from compress.fine_tune import fine_tune
 from compress.memory import zipped_kb
 from compress.prune.batch_norm import reestimate
 from compress.recipe_table import nearest
@@ -22,7 +21,7 @@ from compress.sources import Tensors
 from compress.sparsify.masks import hold, lamp_scores, n_of_m, smallest, sparsity, weights_of, zeros_of
 from compress.sparsify.schedule import Ramp
 from compress.steps.sparsify import Sparsify
-from compress.trainer import Augment, EpochLog, Progress, train
+from compress.trainer import Augment, EpochLog, Progress
 from edge_contract.errors import ModelError, RecipeError
 
 __all__ = ["Growth", "chosen_masks", "described", "looked_at", "sparsify"]
@@ -155,13 +154,13 @@ def sparsify(
     """
     growth = Growth(step, model)
     with growth.watching(model):
-        logs = train(
+        logs = fine_tune(
+            step,
             model,
-            data.x,
-            data.y,
-            replace(step.training, seed=seed),
-            loss=tuning_loss(step, teacher),
-            augment=augment if step.augment else None,
+            data,
+            seed=seed,
+            teacher=teacher,
+            augment=augment,
             checkpoint=checkpoint,
             progress=progress,
             after_step=growth.after_step,
