@@ -7,6 +7,8 @@
 # make fuzz        minutes of hostile files against the readers
 # make test-ray    a search on two workers of Ray, in an environment of its own
 # make peers       other tools on the same work, in environments of their own (long)
+# make delta       patches of real model files beside bsdiff's
+# make tuf-conformance SUITE=path  the public TUF conformance suite against the device's verifier (needs faketime)
 # make trainings   distillation, pruning and trained quantization against what others reach (hours)
 # make check       format, lint, types, import rule
 # make venv        both Python environments and what Debian has to give
@@ -32,8 +34,8 @@ STAMP := .venv/.strop-$(FACTS)
 STAMP_TFLITE := .venv-tflite/.strop-$(FACTS)
 PY := .venv/bin/python
 
-.PHONY: help demo test test-fast test-old-runtimes test-ray fuzz peers trainings story check format venv models machines system docs \
-  freeze clean
+.PHONY: help demo test test-fast test-old-runtimes test-ray fuzz delta tuf-conformance peers trainings story check \
+  format venv models machines system docs freeze clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -41,16 +43,20 @@ help:
 demo: venv
 	$(PY) -m examples.digits.demo $(if $(KEEP),--keep)
 
+# Test files are shared out among so many processes, each with one thread for arithmetic: they would only fight for cores.
+WORKERS ?= 2
+SHARED := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
+
 # The story mostly waits for its own clocks, so it runs beside the other tests; its output is shown at the end.
 test: check models machines
 	$(PY) -m pytest -m story >.story.log 2>&1 & told=$$!; \
-	$(PY) -m pytest -m "not story and not ($(HEAVY))"; others=$$?; \
+	$(SHARED) -m "not story and not ($(HEAVY))"; others=$$?; \
 	wait $$told; story=$$?; cat .story.log; exit $$((others | story))
 
 FAST := not story and not browser and not slow and not machines
 HEAVY := old_runtimes or fuzz or peers or ray
 test-fast: venv
-	$(PY) -m pytest -m "$(FAST) and not ($(HEAVY))"
+	$(SHARED) -m "$(FAST) and not ($(HEAVY))"
 
 test-old-runtimes: venv
 	$(PY) -m tests.machines.old_runtimes
@@ -67,12 +73,25 @@ FUZZ := .venv-fuzz/bin/python
 SECONDS ?= 120
 fuzz: venv
 	test -x $(FUZZ) || $(PYTHON) -m venv .venv-fuzz
-	.venv-fuzz/bin/pip install --quiet --constraint constraints.txt atheris==3.0.0 numpy hypothesis typer
-	mkdir -p .fuzz/tflite .fuzz/lying .fuzz/onnx
+	.venv-fuzz/bin/pip install --quiet --constraint constraints.txt atheris==3.0.0 numpy hypothesis typer zstandard
+	mkdir -p .fuzz/tflite .fuzz/lying .fuzz/onnx .fuzz/delta
 	$(FUZZ) fuzz/fuzz_tflite.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/tflite
 	$(FUZZ) fuzz/fuzz_tflite.py --lying -len_control=0 -max_len=2048 -max_total_time=$(SECONDS) -rss_limit_mb=1024 \
 	  -timeout=10 .fuzz/lying
 	$(FUZZ) fuzz/fuzz_onnx.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/onnx
+	$(FUZZ) fuzz/fuzz_delta.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/delta
+
+tuf-conformance: venv
+	@test -d "$(SUITE)/tuf_conformance" || { echo "error: SUITE=path to a copy of tuf-conformance" >&2; exit 1; }
+	@command -v faketime >/dev/null || { echo "error: faketime is missing; run: apt-get install faketime" >&2; exit 1; }
+	cd "$(SUITE)" && PYTHONPATH="$(CURDIR)" "$(CURDIR)/$(PY)" -m pytest -p no:cacheprovider tuf_conformance \
+	  --entrypoint "$(CURDIR)/$(PY) -m edge_agent.tuf_conformance"
+
+# bsdiff4 is there to be compared with, so it stands in an environment of its own.
+delta: venv
+	test -x .venv-bsdiff/bin/python || $(PYTHON) -m venv .venv-bsdiff
+	.venv-bsdiff/bin/pip install --quiet bsdiff4==1.3.2
+	$(PY) -m benchmarks.delta --bsdiff-python .venv-bsdiff/bin/python
 
 peers: venv
 	$(PY) -m benchmarks.peers.environments google nncf
@@ -81,7 +100,7 @@ peers: venv
 	$(PY) -m benchmarks.peers.show
 
 trainings: venv
-	for row in distillation pruning qat; do $(PY) -W ignore -m benchmarks.training.$$row || exit 1; done
+	for row in distillation pruning combined qat; do $(PY) -W ignore -m benchmarks.training.$$row || exit 1; done
 
 story: venv
 	$(PY) -m pytest -m story
@@ -124,11 +143,13 @@ $(STAMP_TFLITE): | system
 	rm -f .venv-tflite/.strop-*
 	touch $@
 
-# The broker and the browser are programs, not packages. /usr/sbin is outside a user's PATH on Debian.
+# The broker and the browser are programs, not packages; gcc builds a delegate that hangs, for a test. /usr/sbin is outside a user's PATH on Debian.
 system:
 	@missing=""; PATH="$$PATH:/usr/sbin:/usr/local/sbin"; \
 	command -v mosquitto >/dev/null || missing="$$missing mosquitto"; \
 	command -v mmdebstrap >/dev/null || missing="$$missing mmdebstrap"; \
+	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	command -v curl >/dev/null || missing="$$missing curl"; \
 	test -d /usr/share/datasets/fashion-mnist || missing="$$missing dataset-fashion-mnist"; \
 	command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu-core"; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3.11 python3.11-venv"; \
@@ -143,5 +164,5 @@ freeze:
 	@.venv/bin/pip freeze --exclude-editable | sed -e 's/+cpu$$//'
 
 clean:
-	rm -rf .venv .venv-tflite .venv-ray .venv-old .venv-peers-* .arm64 .models .fuzz build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-tflite .venv-ray .venv-bsdiff .venv-old .venv-peers-* .arm64 .models .fuzz build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

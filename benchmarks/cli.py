@@ -3,10 +3,12 @@
 
 import json
 import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks.delta import main as delta
 from benchmarks.interleave import interleave
 from benchmarks.operands import resolve
 
@@ -18,6 +20,9 @@ app = typer.Typer(help="Compare two commands or artefacts honestly.", no_args_is
 @app.callback()
 def _root() -> None:
     """Compare two commands or artefacts honestly."""
+
+
+app.command("delta")(delta)
 
 
 @app.command()
@@ -40,3 +45,25 @@ def compare(
         command=shlex.join(words),
     )
     typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())
+
+
+@app.command()
+def overhead(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder; its golden inputs are asked about.")],
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option("--runtime", help="May be repeated; default: litert, onnxruntime, tflite-runtime."),
+    ] = None,
+    tflite_python: Annotated[str, typer.Option(help="An interpreter that has tflite-runtime.")] = "",
+    pairs: Annotated[int, typer.Option(min=50, help="Turns of the three ways.")] = 2000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time an embedded model against its bare runtime, without and with input statistics, in each runtime."""
+    from benchmarks import overhead_table
+
+    beside = Path(".venv-tflite/bin/python")
+    pythons = overhead_table.here(tflite_python or (str(beside.absolute()) if beside.exists() else ""))
+    chosen = {name: pythons.get(name, "python3") for name in runtime or pythons}
+    results, missing = overhead_table.collect(bundle, chosen, pairs)
+    found = {"results": results, "missing": missing}
+    typer.echo(json.dumps(found) if as_json else overhead_table.to_text(results, missing))

@@ -2,6 +2,7 @@
 """``strop compress``: its verbs. Results on stdout, progress on stderr."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +36,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WORK = ".work"
 CALL = "call.json"
 WIDTH = 140
+FEW_NOTES = 6
 
 
 def _say(document: Any, tables: Callable[[], list[Any]], *, as_json: bool) -> None:
@@ -60,31 +62,50 @@ def _report_tables(report: "CompressionReport") -> list[Any]:
     if report.change is not None:
         lines.append(f"{report.test[-1].name} against float on the test split: {report.change}")
     lines += [f"budget {line.name}: {line.value:g} of {line.limit:g}" for line in report.budget]
-    return [*lines, *(f"note: {note}" for note in report.notes)]
+    shown = report.notes if len(report.notes) <= FEW_NOTES else report.notes[:3]
+    more = [f"{len(report.notes) - 3} more notes are in the report"] if len(shown) < len(report.notes) else []
+    return [*lines, *(f"note: {note}" for note in shown), *more]
 
 
 def _compress(
     recipe_file: Path, out: Path, weights: Path | None, threads: int, stopwatch: str, *, as_json: bool
 ) -> None:
+    console = Console(stderr=True)
+    try:
+        report = _made(recipe_file, out, weights, threads, stopwatch, console)
+    except KeyboardInterrupt:  # also while PyTorch is still loading, which takes seconds
+        console.print(f"interrupted; go on with: strop compress resume {out}", highlight=False, soft_wrap=True)
+        raise
+    if report is not None:
+        _say(report.to_json(), lambda: [*_report_tables(report), f"written to {out}"], as_json=as_json)
+
+
+def _made(
+    recipe_file: Path, out: Path, weights: Path | None, threads: int, stopwatch: str, console: Console
+) -> "CompressionReport | None":
+    """Run a recipe and save the model; of several processes the first one does that, and the others return None."""
     from dataclasses import replace
 
     from compress import pipeline, recipe, stopwatches
-    from compress.listener import Terminal
+    from compress.listener import Silent, Terminal
+    from compress.processes import here
     from compress.work import WorkFolder
 
     read = recipe.load(recipe_file)
     read = replace(read, threads=threads or read.threads)
-    console = Console(stderr=True)
-    try:
-        with Terminal(console) as terminal:
-            watch = stopwatches.load(stopwatch)
-            made = pipeline.run(read, out / WORK, teacher_weights=weights, listener=terminal, stopwatch=watch)
-        made.save(out)
-    except KeyboardInterrupt:
-        console.print(f"interrupted; go on with: strop compress resume {out}", highlight=False, soft_wrap=True)
-        raise
+    processes = here()
+    processes.wait()  # for the first one, which clears the folder of an earlier run
+    watch = stopwatches.load(stopwatch)
+    if not processes.is_first:
+        pipeline.run(read, out / WORK, teacher_weights=weights, listener=Silent(), stopwatch=watch)
+        processes.wait()
+        return None
+    with Terminal(console) as terminal:
+        made = pipeline.run(read, out / WORK, teacher_weights=weights, listener=terminal, stopwatch=watch)
+    made.save(out)
+    processes.wait()
     WorkFolder(out / WORK, read).clear()
-    _say(made.report.to_json(), lambda: [*_report_tables(made.report), f"written to {out}"], as_json=as_json)
+    return made.report
 
 
 def _check_free(out: Path, *, overwrite: bool) -> None:
@@ -119,31 +140,62 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a recipe: every step is measured, a missed budget is an error, the test split is read once at the end."""
-    import shutil
-
     from compress import recipe as recipes
 
     recipes.load(recipe)  # a faulty recipe must leave the folder as it was
+    if int(os.environ.get("RANK", "0")) == 0:
+        _run_first(recipe, out, teacher_weights, threads, stopwatch, overwrite=overwrite, as_json=as_json)
+    else:  # torchrun started this one beside the first, which owns the folder
+        _compress(recipe, out, teacher_weights, threads, stopwatch, as_json=as_json)
+
+
+def _run_first(
+    recipe: Path,
+    out: Path,
+    teacher_weights: Path | None,
+    threads: int,
+    stopwatch: str,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Take the folder, note what was called, and run."""
+    import shutil
+
     _check_free(out, overwrite=overwrite)
     is_new = not out.exists()
     shutil.rmtree(out / WORK, ignore_errors=True)
-    (out / WORK).mkdir(parents=True)
     weights = None if teacher_weights is None else str(teacher_weights.resolve())
     call = {"recipe": str(recipe.resolve()), "teacher_weights": weights, "stopwatch": stopwatch}
-    (out / WORK / CALL).write_text(json.dumps(call) + "\n", encoding="utf-8")
     try:
+        _note(out, call)
         _compress(recipe, out, teacher_weights, threads, stopwatch, as_json=as_json)
     except StropError:
         _leave_nothing(out, is_new=is_new)
         raise
 
 
+def _note(out: Path, call: dict[str, str | None]) -> None:
+    """Write down what was called, so that ``resume`` can call it again.
+
+    Raises:
+        UsageError: The folder cannot be made, or the disk is full.
+    """
+    try:
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+        (out / WORK / CALL).write_text(json.dumps(call) + "\n", encoding="utf-8")
+    except OSError as error:
+        fix = "free some space, or name another folder with --out"
+        raise UsageError(f"cannot be written: {error.strerror}", where=str(out), fix=fix) from error
+
+
 def _leave_nothing(out: Path, *, is_new: bool) -> None:
     """Take the folder of a run away again that was refused before its first step, such as for want of its data."""
-    if [path.name for path in (out / WORK).iterdir()] != [CALL]:
+    work = out / WORK
+    if not work.is_dir() or [path.name for path in work.iterdir()] not in ([], [CALL]):
         return
-    (out / WORK / CALL).unlink()
-    (out / WORK).rmdir()
+    (work / CALL).unlink(missing_ok=True)
+    work.rmdir()
     if is_new:
         out.rmdir()
 

@@ -25,6 +25,7 @@ from compress import report_files as reports
 from compress.quantize.plan import QuantizationPlan
 from compress.quantize.weight_only import FORMS
 from compress.report import CompressionReport
+from compress.sources.exported import load_exported
 from edge_contract.errors import DataError, ModelError
 from edge_contract.fields import Fields
 from edge_contract.preprocess import Preprocessing
@@ -103,13 +104,13 @@ def _export(model: nn.Module, shape: tuple[int, ...], path: Path) -> None:
     batch = torch.export.Dim("batch", min=1)
     try:
         program = torch.export.export(model.eval(), (example,), dynamic_shapes=({0: batch},))
-        torch.export.save(program, path)
-    except OSError:
-        raise
+        held = BytesIO()  # PyTorch's own writer ends the process where the disk is full
+        torch.export.save(program, held)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         fix = "write its forward without Python branches on values"
         raise ModelError(f"the model cannot be exported: {reason}", fix=fix) from error
+    path.write_bytes(held.getbuffer())
 
 
 class _Program(nn.Module):
@@ -144,8 +145,7 @@ def load(folder: Path) -> CompressedModel:
             raise ValueError(f"input_shape {list(shape)}")
         recipe_path = Path(facts.text("recipe_path", str(folder / "recipe.toml")))
         form = facts.text("form", "float32", among=("float32", *FORMS))
-        # From memory: torch.export.load leaves a damaged file open.
-        program = torch.export.load(BytesIO((folder / "model.pt2").read_bytes())).module()
+        program = load_exported((folder / "model.pt2").read_bytes()).module()
     except Exception as error:  # zipfile, pickle and torch each fail in their own words
         raise DataError(f"damaged: {error}", where=str(folder), fix="run the recipe again") from error
     plan = _plan(folder, facts.text("plan"))

@@ -59,6 +59,9 @@ class Cost:
         return cls(int(document["macs"]), int(document["parameters"]), int(document["peak_elements"]), layers)
 
 
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)
+
+
 def _macs(module: nn.Module, given: Tensor, output: Tensor) -> int:
     """Each output of a convolution costs in/groups × kh × kw products, each of a linear layer its inputs.
 
@@ -102,7 +105,8 @@ def measure(model: nn.Module, example: Tensor) -> Cost:
         macs = _macs(module, inputs[0], output)
         found.append(LayerCost(names[module], type(module).__name__, macs, own, elements, channels))
 
-    hooks = [m.register_forward_hook(note) for m in model.modules() if not next(iter(m.children()), None)]
+    # A layer may hold others, such as the padding that a convolution of another library does itself.
+    hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, _LAYERS) or not [*m.children()]]
     was_training = model.training
     try:
         model.eval()(example)

@@ -17,6 +17,7 @@ from compress.steps.quantize import PLANNED
 
 __all__ = ["Estimate", "dry_run"]
 
+CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d
 ROWS = 64
 """Training inputs that statistics are taken on; without trained weights more of them say nothing more."""
 
@@ -53,10 +54,13 @@ def dry_run(recipe: Recipe, teacher_weights: Path | None = None) -> tuple[Estima
     """
     data, _sealed = sources.load_data(recipe)
     sources.load_augment(recipe)
-    if teacher_weights is not None or recipe.model.teacher_weights:
-        sources.load_teacher(recipe, teacher_weights)
     model = sources.load_model(recipe)
     train = sources.tensors(recipe, data.train.take_first(ROWS))
+    sources.check_kept(recipe, model)
+    if recipe.data.metric != "agreement":
+        sources.labels_for(recipe, model, train.x[:1], data.labels)
+    if teacher_weights is not None or recipe.model.teacher_weights:
+        sources.check_teacher(recipe, sources.load_teacher(recipe, teacher_weights), model, train.x[:1])
     entering = "weights" if recipe.model.is_trained else "untrained"
     found = [_estimate(Estimate(0, "enter", entering), model, train)]
     for number, step in enumerate(recipe.steps, 1):
@@ -85,5 +89,9 @@ def _quantized_kb(step: Quantize, model: nn.Module) -> float:
 
 def _int8_kb(model: nn.Module) -> float:
     """One byte for each weight, four for each bias; every layer with weights has a bias once it is folded."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    return sum(layer.weight.numel() + 4 * layer.weight.shape[0] for layer in layers) / 1000
+    layers = [module for module in model.modules() if isinstance(module, CONVOLUTIONS | nn.Linear)]
+    return sum(layer.weight.numel() + 4 * _outputs(layer) for layer in layers) / 1000
+
+
+def _outputs(layer: nn.Module) -> int:
+    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]

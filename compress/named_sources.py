@@ -61,6 +61,8 @@ class DataSource:
         group: CSV: column of what may stand in one split only, such as the person; empty has none.
         features: CSV: columns of the input, in order; empty takes all others.
         shape: CSV: of one input, such as [28, 28]; empty for a series, whose shape the preprocessing knows.
+        unlabelled: Further inputs for ``distill`` steps: ``module:callable`` that returns an array, an ``.npz`` file
+            with an array ``x``, or a folder of images; empty has none.
     """
 
     source: str
@@ -70,6 +72,7 @@ class DataSource:
     group: str = ""
     features: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
+    unlabelled: str = ""
 
     def is_file(self) -> bool:
         """True for ``.npz`` and ``.csv``."""
@@ -128,11 +131,7 @@ def read_data(table: Table, folder: Path) -> DataSource:
     Raises:
         RecipeError: A name that is no callable, file or folder, or keys of a CSV for something else.
     """
-    source: str = table.text("source")
-    if ":" not in source and source and (folder / source).is_dir():
-        source = source.rstrip("/") + "/"
-    if not source.endswith((NPZ, *CSV, "/")):
-        source = _callable(table, "source", source)
+    source = _inputs(table, "source", table.text("source"), folder, (NPZ, *CSV))
     data = DataSource(
         source,
         table.text("metric", "top1", among=METRICS),
@@ -141,6 +140,7 @@ def read_data(table: Table, folder: Path) -> DataSource:
         table.text("group", ""),
         table.texts("features"),
         _shape(table),
+        _inputs(table, "unlabelled", table.text("unlabelled", ""), folder, (NPZ,)),
     )
     table.done()
     if not source.endswith(CSV):
@@ -148,6 +148,17 @@ def read_data(table: Table, folder: Path) -> DataSource:
             if key in table:
                 raise table.refuse(key, f"'{source}' is no .csv", "remove it")
     return data
+
+
+def _inputs(table: Table, key: str, value: str, folder: Path, files: tuple[str, ...]) -> str:
+    """Return the name of inputs: a callable, a file of one of these kinds, or a folder, which gets its ``/``."""
+    if value and ":" not in value:
+        if (folder / value).is_dir():
+            return value.rstrip("/") + "/"
+        if not value.endswith((*files, "/")):
+            fix = f"write module:callable, a file ({', '.join(files)}) or a folder of images"
+            raise table.refuse(key, f"{value!r} is not there, or nothing that can be read", fix)
+    return value if value.endswith((*files, "/")) else _callable(table, key, value)
 
 
 def _shape(table: Table) -> tuple[int, ...]:
@@ -174,8 +185,8 @@ def check_named_files(model: ModelSource, data: DataSource, path: Path) -> None:
         for key, name in (("source", model.source), ("teacher", model.teacher))
         if is_model_file(name)
     ]
-    if data.is_file() or data.is_folder():
-        named.append(("data", "source", data.source))
+    named += [("data", "source", data.source)] if data.is_file() or data.is_folder() else []
+    named += [("data", "unlabelled", data.unlabelled)] if data.unlabelled.endswith((NPZ, "/")) else []
     # Teacher weights may be given on the command line instead, so their absence is judged when they are needed.
     for table, key, name in named:
         place = path.parent / name

@@ -13,10 +13,11 @@ from compress import budget, report_files, sources
 from compress.compressed import CompressedModel
 from compress.final import candidate, read_test
 from compress.listener import Listener, Silent
+from compress.processes import here
 from compress.recipe import Recipe
 from compress.report import CompressionReport
 from compress.run_state import RunState, Shared
-from compress.splits import SealedSplit, WorkingData
+from compress.splits import SealedSplit, Split, WorkingData
 from compress.stopwatches import Stopwatch
 from compress.threads import threads
 from compress.work import WorkFolder, digest_of
@@ -87,7 +88,8 @@ def _run(
         draft, floating = _worked(state, draft, stopwatch)
     except BudgetError:
         lines = budget.judge(recipe.budget, state.done[-1]) if state.done else ()
-        report_files.write(replace(draft, steps=tuple(state.done), budget=lines), work)
+        if here().is_first:
+            report_files.write(replace(draft, steps=tuple(state.done), budget=lines), work)
         raise
     return _close(state, draft, floating, sealed, data)
 
@@ -98,25 +100,39 @@ def _worked(
     """Run the steps and judge the budget."""
     recipe = state.shared.recipe
     floating = _steps(state)
-    latency = None if stopwatch is None else stopwatch(floating, state.shared.example, state.plan)
+    latency = None if stopwatch is None else _latency(stopwatch, floating, state)
     lines = budget.judge(recipe.budget, state.done[-1], latency)
     budget.check_total(recipe.budget, lines, state.done, recipe.where("budget"))
     return replace(draft, steps=tuple(state.done), budget=lines), floating
+
+
+def _latency(stopwatch: Stopwatch, floating: nn.Module, state: RunState) -> float:
+    """Return what the first process measures: two clocks could judge the budget differently."""
+    processes = here()
+    value = stopwatch(floating, state.shared.example, state.plan) if processes.is_first else None
+    return float(processes.from_first(value))
 
 
 def _open(recipe: Recipe, data: WorkingData, work: Path, teacher_weights: Path | None, listener: Listener) -> RunState:
     teacher = sources.load_teacher(recipe, teacher_weights)
     entering = sources.load_model(recipe)
     given = (data.digest, digest_of(entering), digest_of(teacher))
+    train = sources.tensors(recipe, data.train)
+    labels = sources.labels_for(recipe, entering, train.x[:1], data.labels)
+    sources.check_teacher(recipe, teacher, entering, train.x[:1])
+    sources.check_kept(recipe, entering)
+    more = data.unlabelled
     shared = Shared(
         recipe,
-        sources.tensors(recipe, data.train),
+        train,
         sources.tensors(recipe, data.calibration),
         sources.tensors(recipe, data.validation),
         teacher,
         sources.load_augment(recipe),
         WorkFolder(work, recipe, given),
         listener,
+        None if more is None else sources.tensors(recipe, Split.unlabelled(more)).x,
+        labels,
     )
     return RunState(shared, copy.deepcopy(entering))
 
@@ -160,13 +176,14 @@ def _close(
         notes = tuple(dict.fromkeys((*notes, *(() if state.plan is None else state.plan.notes))))
     rows, change = read_test(recipe, sealed, candidates)
     seconds = sum(step.seconds for step in draft.steps)
-    final = replace(draft, test=rows, change=change, seconds=seconds, notes=notes)
+    metric = "top1" if sealed.is_labelled else recipe.data.metric
+    final = replace(draft, test=rows, change=change, seconds=seconds, notes=notes, test_metric=metric)
     return CompressedModel(
         recipe.name,
         floating,
         state.plan,
         recipe.preprocess,
-        data.labels,
+        state.shared.labels,
         final,
         recipe.text,
         tuple(int(size) for size in example.shape[1:]),

@@ -181,7 +181,18 @@ def _check_order(recipe: Recipe) -> None:
             raise RecipeError(what, where=recipe.where(f"step {number + 1}"), fix="cluster last, or before quantize")
         if isinstance(step, Distill) and step.teacher == "recipe" and not recipe.model.teacher:
             raise RecipeError("distill without a teacher", where=where, fix="add teacher to [model]")
+    _check_untrained(recipe)
+    if recipe.data.unlabelled and not any(isinstance(step, Distill) for step in recipe.steps):
+        fix = "add a distill step, or remove it"
+        raise RecipeError("key 'unlabelled': no step learns without labels", where=recipe.where("data"), fix=fix)
+
+
+def _check_untrained(recipe: Recipe) -> None:
+    """Refuse first steps that a model without weights is no use for."""
     first = recipe.steps[0]
     if not recipe.model.is_trained and not (isinstance(first, Train) and first.training.epochs > 0):
         fix = "add weights to [model], or begin with a train or distill step"
         raise RecipeError(f"{first.kind} of an untrained model", where=recipe.where("step 1"), fix=fix)
+    if not recipe.model.is_trained and isinstance(first, Distill) and first.teacher == "itself":
+        what = "key 'teacher': 'itself' is untrained and knows nothing"
+        raise RecipeError(what, where=recipe.where("step 1"), fix="add weights to [model], or begin with a train step")

@@ -15,6 +15,7 @@ __all__ = ["BudgetLine", "CompressionReport", "ModelRow", "Point", "Rung", "Step
 
 SCHEMA: Final = "strop.compression/2"
 READS: Final = ("strop.compression/1", SCHEMA)
+WORDS: Final = {"top1": "top-1", "agreement": "agreement"}
 TEXTS: Final = ("name", "target", "metric", "recipe_digest", "data_digest", "teacher_digest")
 
 
@@ -33,8 +34,8 @@ class CompressionReport:
         versions: Of the packages that computed.
         seconds: Of the whole run, without interruptions.
         notes: Sentences worth reading, such as a small calibration split.
-        peers: Models of others on the same validation split.
         trials: What a search tried on the way to this recipe.
+        test_metric: Of the test split, which may have labels where the others have none; empty means ``metric``.
     """
 
     name: str
@@ -51,8 +52,18 @@ class CompressionReport:
     versions: tuple[tuple[str, str], ...] = ()
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
-    peers: tuple[Point, ...] = ()
     trials: tuple[Point, ...] = ()
+    test_metric: str = ""
+
+    @property
+    def metric_word(self) -> str:
+        """What people call the metric on the validation split."""
+        return WORDS.get(self.metric, self.metric)
+
+    @property
+    def test_word(self) -> str:
+        """The same of the test split, which may have labels where the others have none."""
+        return WORDS.get(self.test_metric or self.metric, self.metric)
 
     @property
     def ladder(self) -> tuple[Rung, ...]:
@@ -95,8 +106,8 @@ class CompressionReport:
             "versions": dict(self.versions),
             "seconds": self.seconds,
             "notes": list(self.notes),
-            "peers": [point.to_json() for point in self.peers],
             "trials": [point.to_json() for point in self.trials],
+            "test_metric": self.test_metric,
         }
 
     @classmethod
@@ -121,8 +132,8 @@ class CompressionReport:
                 versions=tuple(sorted((str(k), str(v)) for k, v in document["versions"].items())),
                 seconds=float(document["seconds"]),
                 notes=tuple(str(note) for note in document["notes"]),
-                peers=tuple(Point.from_json(point) for point in document.get("peers", ())),
                 trials=tuple(Point.from_json(point) for point in document.get("trials", ())),
+                test_metric=str(document.get("test_metric", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"damaged report: {type(error).__name__} {error}"

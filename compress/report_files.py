@@ -2,6 +2,7 @@
 """A report on disk: ``report.json`` for machines and ``report.html`` for people."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,21 +16,36 @@ NAME: Final = "report.json"
 
 
 def write(report: CompressionReport, folder: Path) -> None:
-    """Write ``report.json`` and ``report.html`` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.html").write_text(page(report), encoding="utf-8")
-    (folder / NAME).write_text(json.dumps(report.to_json(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    """Write ``report.json`` and ``report.html`` into a folder; each is there whole, or as it was.
+
+    Raises:
+        DataError: The disk is full or the folder cannot be written.
+    """
+    _put(folder / "report.html", page(report))
+    _put(folder / NAME, json.dumps(report.to_json(), indent=2, sort_keys=True) + "\n")
+
+
+def _put(file: Path, text: str) -> None:
+    part = file.with_name(f"{file.name}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        fix = "free some space, or name another place"
+        raise DataError(f"cannot be written: {error.strerror}", where=str(file), fix=fix) from error
 
 
 def write_comparison(first: Path, second: Path, file: Path) -> None:
     """Write a page with the reports of two folders side by side.
 
     Raises:
-        DataError: A report is missing or damaged, or the two were measured on different data.
+        DataError: A report is missing or damaged, both were measured on different data, or the page cannot be written.
     """
     text = comparison_page(read(first), read(second), (str(first), str(second)))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    _put(file, text)
 
 
 def read(path: Path) -> CompressionReport:

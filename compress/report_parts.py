@@ -82,7 +82,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Point:
-    """Another model on the same validation split, to be drawn beside the steps: a peer's, or a trial of a search.
+    """Another model on the same validation split, to be drawn beside the steps: a trial of a search.
 
     Attributes:
         name: What it is, in a few words.

@@ -18,6 +18,7 @@ from compress.fine_tune import fine_tune
 from compress.listener import Listener
 from compress.quantize import weight_only
 from compress.quantize.plan import QuantizationPlan
+from compress.quantize.smooth import smoothed
 from compress.quantizing import Bench, quantized
 from compress.recipe import Recipe
 from compress.report import StepReport
@@ -26,7 +27,7 @@ from compress.restructure import Restructuring, Stage
 from compress.sources import Tensors
 from compress.sparsify import step as sparsify
 from compress.sparsify.masks import held_zeros
-from compress.steps import Cluster, Factorize, Prune, Quantize, Sparsify, Step, Train
+from compress.steps import Cluster, Distill, Factorize, Prune, Quantize, Sparsify, Step, Train
 from compress.steps.quantize import PLANNED
 from compress.trainer import AfterStep, Augment
 from compress.work import Progressed, WorkFolder
@@ -35,8 +36,8 @@ from edge_contract.errors import BudgetError
 __all__ = ["RunState", "Shared"]
 
 Losses = tuple[float, ...]
-WIDTHS_OF = ("Conv1d", "Conv2d", "ConvTranspose2d", "Linear")
-"""Kinds of layers whose width a report speaks of."""
+WIDTHS_OF = ("Conv", "Linear")
+"""How the kinds of layers begin whose width a report speaks of."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Shared:
     augment: Augment | None
     work: WorkFolder
     listener: Listener
+    unlabelled: Tensor | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def example(self) -> Tensor:
@@ -132,7 +135,9 @@ class RunState:
             logs = cluster.cluster(step, model, self.shared.train, **words)
             note = cluster.described(model)
         else:
-            logs = fit(step, model, self.shared.train, after_step=self._holding(number), **words)
+            more = self.shared.unlabelled if isinstance(step, Distill) else None
+            holding = self._holding(number)
+            logs = fit(step, model, self.shared.train, unlabelled=more, after_step=holding, **words)
             note = f"{step.training.epochs} epochs"
         return self._finish(number, step, started, tuple(log.loss for log in logs), note)
 
@@ -184,7 +189,7 @@ class RunState:
         changed = [
             f"{layer.name} {before[layer.name]}→{layer.channels}"
             for layer in after
-            if layer.kind in WIDTHS_OF and before.get(layer.name, layer.channels) != layer.channels
+            if layer.kind.startswith(WIDTHS_OF) and before.get(layer.name, layer.channels) != layer.channels
         ]
         return ", ".join(changed) or "nothing had to go"
 
@@ -225,8 +230,11 @@ class RunState:
         started = time.perf_counter()
         self.shared.listener.begins(number, step.kind, 0)
         self.form = step.method
-        self.rounded = weight_only.simulate(self.now.model, self.form)
-        return self._report(number, (step.kind, step.method), started, note=f"{self.form}: the graph stays float")
+        model = smoothed(self.now.model, self.shared.calibration.x, step.smooth)
+        self.now = replace(self.now, model=model)
+        self.rounded = weight_only.simulate(model, self.form)
+        note = f"{self.form}: the graph stays float" + ("" if step.smooth is None else f", smoothed by {step.smooth:g}")
+        return self._report(number, (step.kind, step.method), started, note=note)
 
     def _report(
         self,

@@ -11,10 +11,11 @@ from compress.quantize import sensitivity
 from compress.quantize.sensitivity import Sensitivity
 from compress.quantize.step import Quantizer
 from compress.recipe import Recipe
+from compress.sources.program import load_program
 from compress.steps import Quantize
 from compress.steps.quantize import Settings
 from compress.threads import threads
-from edge_contract.errors import UsageError
+from edge_contract.errors import ModelError, UnsupportedOperatorError, UsageError
 
 __all__ = ["of_path"]
 
@@ -48,7 +49,11 @@ def of_path(
 def _model(path: Path) -> tuple[Recipe, nn.Module]:
     if path.is_dir():
         made = compressed.load(path)
-        return recipe.parse(made.recipe_text, made.recipe_path), made.model
+        read = recipe.parse(made.recipe_text, made.recipe_path)
+        try:
+            return read, load_program(path / "model.pt2")  # with the names of its layers, which a recipe can use
+        except (ModelError, UnsupportedOperatorError):
+            return read, made.model
     read = recipe.load(path)
     if not read.model.is_trained:
         fix = "give [model] weights, or the folder of a finished run"

@@ -116,6 +116,11 @@ class SealedSplit:
     def __len__(self) -> int:
         return len(self._split)
 
+    @property
+    def is_labelled(self) -> bool:
+        """False if it has no labels."""
+        return self._split.is_labelled
+
     def open(self) -> Split:
         """Return the split, the first time.
 
@@ -137,6 +142,7 @@ class WorkingData:
         labels: Names of the classes.
         digest: SHA-256 over all four splits, for the lineage.
         notes: What a person should know about the data.
+        unlabelled: Further raw inputs without labels, for training with a teacher; None if there are none.
     """
 
     train: Split
@@ -145,6 +151,7 @@ class WorkingData:
     labels: tuple[str, ...]
     digest: str
     notes: tuple[str, ...] = ()
+    unlabelled: Raw | None = None
 
     @property
     def classes(self) -> int:
@@ -152,13 +159,16 @@ class WorkingData:
         return len(self.labels)
 
 
-def separate(splits: DataSplits, *, where: str, needs_labels: bool = True) -> tuple[WorkingData, SealedSplit]:
+def separate(
+    splits: DataSplits, *, where: str, needs_labels: bool = True, unlabelled: Raw | None = None
+) -> tuple[WorkingData, SealedSplit]:
     """Check the four splits and return what steps may see, and the sealed test split.
 
     Args:
         splits: From the source.
         where: For messages.
         needs_labels: False accepts splits without labels.
+        unlabelled: Further inputs without labels, of the same shape as the splits'; none of them may stand in a split.
 
     Raises:
         DataError: A split is empty, mislabelled, holds NaN, or shares an input with another one.
@@ -175,8 +185,21 @@ def separate(splits: DataSplits, *, where: str, needs_labels: bool = True) -> tu
     _check_apart(prints, where)
     names = splits.label_names
     digest, notes = _digest(splits, prints), _warnings(splits)
-    work = WorkingData(splits.train, splits.calibration, splits.validation, names, digest, notes)
+    if unlabelled is not None:
+        digest = _check_unlabelled(splits, prints, unlabelled, digest, f"{where} (unlabelled)")
+    work = WorkingData(splits.train, splits.calibration, splits.validation, names, digest, notes, unlabelled)
     return work, SealedSplit(splits.test)
+
+
+def _check_unlabelled(splits: DataSplits, prints: Mapping[str, list[bytes]], x: Raw, digest: str, where: str) -> str:
+    """Check inputs without labels as the splits are checked, and return the digest with them."""
+    _check_form(Split.unlabelled(x) if x.ndim else Split(x, splits.train.y), where)
+    if x.shape[1:] != splits.train.x.shape[1:]:
+        what = f"inputs {list(x.shape[1:])}, those of the splits {list(splits.train.x.shape[1:])}"
+        raise DataError(what, where=where, fix="give them one shape")
+    own = [_print(image) for image in x]
+    _check_apart({**prints, "unlabelled": own}, where, (*NAMES, "unlabelled"))
+    return hashlib.sha256(digest.encode() + x.dtype.str.encode() + b"".join(own)).hexdigest()
 
 
 def _warnings(splits: DataSplits) -> tuple[str, ...]:
@@ -208,19 +231,21 @@ def _check_classes(split: Split, classes: int, where: str) -> None:
         raise DataError("the split has no labels", where=where, fix=fix)
     low, high = int(split.y.min()), int(split.y.max())
     if low < 0 or high >= classes:
-        raise DataError(f"classes {low} to {high}", where=where, fix=f"use 0 to {classes - 1}")
+        fix = f"use 0 to {classes - 1}" if classes > 0 else "number them from 0"
+        raise DataError(f"classes {low} to {high}", where=where, fix=fix)
 
 
 def _fingerprints(splits: DataSplits) -> dict[str, list[bytes]]:
-    return {
-        name: [hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in split.x]
-        for name, split in splits.items()
-    }
+    return {name: [_print(image) for image in split.x] for name, split in splits.items()}
 
 
-def _check_apart(prints: Mapping[str, list[bytes]], where: str) -> None:
+def _print(image: Raw) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
+
+
+def _check_apart(prints: Mapping[str, list[bytes]], where: str, names: tuple[str, ...] = NAMES) -> None:
     seen: dict[bytes, str] = {}
-    for name in NAMES:
+    for name in names:
         shared = [(seen[one], row) for row, one in enumerate(prints[name]) if one in seen]
         if shared:
             other, row = shared[0]

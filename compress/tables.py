@@ -33,7 +33,7 @@ def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
 
 def step_table(report: CompressionReport) -> Table:
     """Return the steps, as measured on the validation split."""
-    head = ("validation top-1 [95 %]", "drop", "KB", "zipped", "kMACs", "peak KB", "parameters", "s")
+    head = (f"validation {report.metric_word} [95 %]", "drop", "KB", "zipped", "kMACs", "peak KB", "parameters", "s")
     table = _table(f"{report.name}: step by step", ("step", "method"), head)
     for step in report.steps:
         drop = "–" if step.drop is None else f"{step.drop:+.2f}"
@@ -46,7 +46,9 @@ def step_table(report: CompressionReport) -> Table:
 
 def model_table(report: CompressionReport) -> Table:
     """Return the models on the test split."""
-    table = _table(f"{report.name}: test split", ("model",), ("top-1 [95 %]", "KB", "kMACs", "parameters"))
+    table = _table(
+        f"{report.name}: test split", ("model",), (f"{report.test_word} [95 %]", "KB", "kMACs", "parameters")
+    )
     for row in report.test:
         table.add_row(row.name, str(row.score), f"{row.size_kb:.1f}", f"{row.macs / 1e3:.0f}", str(row.parameters))
     return table
@@ -64,7 +66,7 @@ def estimate_table(name: str, estimates: Sequence[Estimate]) -> Table:
 
 def compared_table(first: str, second: str, rows: Sequence[Compared]) -> Table:
     """Return two reports side by side."""
-    table = _table(f"test split: {first} → {second}", ("model",), ("top-1", "change, points [95 %]", "KB", "kMACs"))
+    table = _table(f"test split: {first} → {second}", ("model",), ("accuracy", "change, points [95 %]", "KB", "kMACs"))
     for row in rows:
         a, b = row.first, row.second
         table.add_row(
@@ -83,7 +85,7 @@ def _change(change: str, *, is_paired: bool) -> str:
 
 def compared_steps_table(rows: Sequence[ComparedStep]) -> Table:
     """Return the steps of two reports side by side."""
-    head = ("top-1", "change, points [95 %]", "KB", "kMACs", "s")
+    head = ("accuracy", "change, points [95 %]", "KB", "kMACs", "s")
     table = _table("validation split, step by step", ("step",), head)
     for row in rows:
         pair = (row.first, row.second)
@@ -116,7 +118,7 @@ def _pair(words: Iterable[str]) -> str:
 
 def ladder_table(rungs: Sequence[Rung]) -> Table:
     """Return what the accuracy ladder tried."""
-    table = _table("accuracy ladder", ("rung", "tried"), ("top-1 [95 %]", "drop", "KL", "s", "kept"))
+    table = _table("accuracy ladder", ("rung", "tried"), ("accuracy [95 %]", "drop", "KL", "s", "kept"))
     for rung in rungs:
         score, kept = "–" if rung.score is None else str(rung.score), "yes" if rung.is_kept else "no"
         numbers = (f"{rung.drop:+.2f}", f"{rung.divergence:.2e}", f"{rung.seconds:.1f}")
@@ -131,6 +133,7 @@ def sensitivity_table(sensitivity: Sensitivity) -> Table:
     head = [f"{names[choice]}: {what}" for choice in choices for what in ("KL", "dB", "points")]
     title = f"one layer quantized at a time, {sensitivity.samples} validation samples"
     table = _table(title, ("layer", "kind"), ("parameters", *head))
+    table.columns[0].min_width = max(len(layer.layer) for layer in sensitivity.layers)  # a recipe needs whole names
     for layer in sensitivity.ranked(choices[0]):
         cells = []
         for choice in choices:

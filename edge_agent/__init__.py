@@ -8,7 +8,8 @@ which imports this package too, stays small.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_agent.runner.model import Detections, Inference, Model, Values
+    from edge_agent.runner.answers import Detections, Inference, Values
+    from edge_agent.runner.embedded.model import Model
 
 __all__ = ["Detections", "Inference", "Model", "Values"]
 
@@ -16,9 +17,13 @@ __all__ = ["Detections", "Inference", "Model", "Values"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'edge_agent' has no attribute {name!r}")
-    from edge_agent.runner import model
+    if name == "Model":
+        from edge_agent.runner import embedded
 
-    return getattr(model, name)
+        return embedded.Model
+    from edge_agent.runner import answers
+
+    return getattr(answers, name)
 
 
 def __dir__() -> list[str]:

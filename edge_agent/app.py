@@ -2,7 +2,7 @@
 """The control process: the only place that wires core and rim, and its one loop.
 
 Events wait in one queue; ``App.feed`` gives each to the core and carries out what it asks, in order. What takes
-long (downloads, the trust helper) runs in two worker threads that only put events into the queue. Standard
+long (downloads, the trust helper) runs in worker threads that only put events into the queue. Standard
 library and paho: no numpy, no runtime, no typer.
 """
 
@@ -11,26 +11,34 @@ import gc
 import os
 import queue
 import signal
+import threading
 import traceback
 from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
-from edge_agent.adapters import board, clock, tls
+from edge_agent.adapters import binding, board, clock, conditions, tls
+from edge_agent.adapters.caretaker import Caretaker
+from edge_agent.adapters.download import Throttle
 from edge_agent.adapters.install import Installer
 from edge_agent.adapters.log import LogFile
 from edge_agent.adapters.mqtt import Link, Listener, Whose, parse_address
 from edge_agent.adapters.performer import Performer, Rim
-from edge_agent.adapters.runner_process import RunnerProcess, lend_library
 from edge_agent.adapters.slots import SlotStore
 from edge_agent.adapters.store import Journal, OutboxStore
 from edge_agent.adapters.trust import TrustHelper
+from edge_agent.capture.courier import Courier
 from edge_agent.config import AGENT_VERSION, AgentConfig, load
-from edge_agent.core import agent
+from edge_agent.core import agent, policy
 from edge_agent.core import events as ev
-from edge_agent.core.state import Identity, State
-from edge_agent.counters import CounterFile
+from edge_agent.core.commands import key_of
+from edge_agent.core.lane import Identity
+from edge_agent.core.state import State
+from edge_agent.lanes_config import LaneConfig
+from edge_agent.wiring import open_lane
 from edge_contract.errors import StoreError
+from edge_contract.states import Phase
 
 __all__ = ["App", "run"]
 
@@ -53,23 +61,26 @@ class App:
         self.slots = SlotStore(data / "models")
         self.journal = Journal(data / "journal.json")
         self.outbox = OutboxStore(data / "outbox.db")
-        self.counters = CounterFile(data / "counters.bin")
-        log_path, library = data / "logs" / "runner.log", lend_library(data / "lib")
-        self.runner = RunnerProcess(self._runner_command(), log_path, self._said, self._exited, library=library)
+        self.commands: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {}
+        self.throttle, self._turn = Throttle(), threading.Lock()
+        self.lanes = {own.key: open_lane(data, own, self._installer(own), self.inbox.put) for own in config.lanes}
         self.link = self._link()
         rim = Rim(
             slots=self.slots,
             journal=self.journal,
             outbox=self.outbox,
-            runner=self.runner,
-            installer=self._installer(),
+            lanes=self.lanes,
+            throttle=self.throttle,
             trust=TrustHelper(data),
             publish=self.link.publish if self.link else None,
             post=self.inbox.put,
             log=log.write,
+            commands=self.commands,
         )
-        self._performer = Performer(rim, config.device, config.runtime)
-        self.state: State = agent.initial(self._identity(), config.model)
+        self._performer = Performer(rim, config.device)
+        self.state: State = agent.initial(self._identity(), plans=[lane.plan for lane in self.lanes.values()])
+        self.caretaker = Caretaker(data, config.device, TrustHelper(data), log.write)
+        self.courier = self._courier()
         self._is_stopping = False
         self._link_text = ""
 
@@ -84,21 +95,32 @@ class App:
             sources=config.sources,
             defaults=config.settings,
             outbox_bytes=config.outbox_bytes,
+            commands=tuple(self.commands),
         )
 
-    def _runner_command(self) -> list[str]:
-        options = ["--runtime", self.config.runtime, "--counters", str(self.data / "counters.bin")]
-        threads = ["--threads", str(self.config.threads)]
-        return [self.config.runner_python, "-P", "-m", "edge_agent.runner.process", *options, *threads]
+    def _courier(self) -> Courier:
+        """The state is a value, so another thread may read the newest one."""
+
+        def may_send() -> bool:
+            state, sample = self.state, self.state.first.sample
+            is_free = not policy.pace(state.settings, sample.conditions).held
+            return is_free and policy.gate(Phase.STAGED, state.settings, sample, clock.now()) is None
+
+        def is_drifted() -> bool:
+            found = [lane.windows.drift for lane in self.state.lanes.values()]
+            return any(drift is not None and drift.is_alarmed for drift in found)
+
+        helper, log = TrustHelper(self.data), self.log.write
+        wishes = {"allowed": self.config.capture, "may_send": may_send, "is_drifted": is_drifted}
+        return Courier(self.data, self.config.device, helper, log, **wishes)  # type: ignore[arg-type]
 
     def _context(self) -> Any:
         return tls.device_context(self.data / "identity") if self.config.tls else None
 
-    def _installer(self) -> Installer:
-        config = self.config
-        limit = config.bandwidth_kbps * 1000
-        trust = TrustHelper(self.data)
-        return Installer(self.slots, trust, config.device_url, config.runtime, self._context, limit_bps=limit)
+    def _installer(self, own: LaneConfig) -> Installer:
+        trust, url = TrustHelper(self.data), self.config.device_url
+        ours = (self.slots, trust, url, own.runtime, self._context)
+        return Installer(*ours, throttle=self.throttle, turn=self._turn)
 
     def _link(self) -> Link | None:
         config = self.config
@@ -114,23 +136,20 @@ class App:
         whose = Whose(config.tenant, config.device, self.boot)
         return Link(whose, (host, port), self._context, hear, cap_s=config.reconnect_max_s)
 
-    def _said(self, words: dict[str, Any]) -> None:
-        self.inbox.put(ev.RunnerSaid(clock.now(), words))
-
-    def _exited(self, code: int) -> None:
-        self.inbox.put(ev.RunnerExited(clock.now(), code))
-
     def begin(self) -> None:
         """Take up what the disk remembers, and start the link."""
         remembered = self.journal.read()
         on_disk = self.slots.models()
         model = self.config.model or str(remembered.get("model", "")) or (on_disk[0] if len(on_disk) == 1 else "")
         found = (model, self.slots.read(model), remembered, self.outbox.held(), self.outbox.dropped())
-        self.feed(ev.Booted(clock.now(), *found))
+        others = {own.key: self.slots.read(own.model) for own in self.config.lanes[1:]}
+        self.feed(ev.Booted(clock.now(), *found, others))
         if self.link is not None:
             self.link.start()
+        self.caretaker.start()
+        self.courier.start()
         self.log.write(
-            "info", f"ready device={self.config.device} boot={self.boot} active={self.state.slots.active[:16]}"
+            "info", f"ready device={self.config.device} boot={self.boot} active={self.state.first.slots.active[:16]}"
         )
 
     def feed(self, event: ev.Event) -> None:
@@ -147,6 +166,9 @@ class App:
                 if isinstance(one, ev.Booted):
                     raise  # there is no state from before to go on with
                 self.log.write("error", f"{type(one).__name__} is dropped: {traceback.format_exc(limit=-3)}")
+                if isinstance(one, ev.Message):
+                    reason = traceback.format_exc(limit=0).strip()
+                    waiting.append(ev.HandlerFailed(one.at, key_of(one.channel, one.payload), reason))
                 continue
             for effect in effects:
                 waiting.extend(self._performer.perform(effect))
@@ -178,11 +200,12 @@ class App:
             self._link_text = text
 
     def _tick(self, now: ev.Instant) -> None:
-        reading = self.counters.read()
-        health = board.health(self.data, self.runner.pid)
-        sample = ev.Sample((reading.epoch, reading.bundle, reading.counters) if reading else None, health)
-        self.feed(ev.Tick(now, sample))
-        self.runner.watch(now.mono)
+        seen = conditions.read(self.config.watched, now.wall)
+        first, *others = self.lanes.values()
+        samples = {lane.config.key: lane.sample(seen, {}) for lane in others}
+        self.feed(ev.Tick(now, first.sample(seen, board.health(self.data)), samples))
+        for lane in self.lanes.values():
+            lane.runner.watch(now.mono)
 
     def _commit(self, now: ev.Instant) -> None:
         """Bring rows to the disk that have waited long enough; a disk that refuses costs the least important ones."""
@@ -196,9 +219,12 @@ class App:
     def end(self) -> None:
         """Let go of everything, in order."""
         self._performer.close()
+        self.caretaker.stop()
+        self.courier.stop()
         if self.link is not None:
             self.link.stop()
-        self.runner.wait(2.0)
+        for lane in self.lanes.values():
+            lane.runner.wait(2.0)
         self.outbox.close(clock.now().mono)
         self.log.write("info", "stopped")
 
@@ -227,10 +253,13 @@ def run(data: Path, *, is_quiet: bool = False) -> int:
     Raises:
         StropError: It cannot start: configuration, lock or disk.
     """
+    said = binding.at_start(data)  # before the configuration: an identity that was put aside names no server
     config = load(data)
     lock = _lock(data)
     try:
         app = App(data, config, LogFile(data / "logs" / "agent.log", is_quiet=is_quiet))
+        for level, line in said:
+            app.log.write(level, line)
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda _number, _frame: app.stop())
         app.begin()

@@ -90,9 +90,26 @@ def status(data: Data, json_: Json = False) -> None:
         last = found["last_order"]
         lines.append(f"  last     {last['job_id']} {last['status']} {last['reason']}".rstrip())
     lines.append(f"  answers  {found['inferences']} ({found['errors']} failed) since the runner started")
+    lines += [f"  {name:8} {text}" for name, text in _trust_lines(found)]
+    for other in found["models"][1:]:
+        active, order = other["slots"]["active"], other["order"]
+        doing = f", order {order['job_id']} in phase {order['phase']}" if order else ""
+        counted = f"{other['inferences']} answers ({other['errors']} failed){doing}"
+        slot = f"{active['version'] or '-':12} {active['bundle'][:16] or 'empty'}"
+        lines.append(f"  {other['model']:8} {slot}  {counted}")
     waiting = ", ".join(f"{n} {cls}" for cls, n in found["outbox"].get("rows", {}).items())
     lines.append(f"  waiting  {waiting or 'nothing'}")
     _print(found, lines, as_json=json_)
+
+
+def _trust_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Certificate, clock and identities that were put aside."""
+    held, lines = found["certificate"], []
+    if held:
+        lines.append(("identity", f"{held['days_left']:g} days left, renewal in {held['renewal_in_days']:g}"))
+    lines.append(("clock", found["clock"]))
+    fix = "strop agent enrol with a token of this board's own"
+    return lines + [("aside", f"{name} belongs to another board: {fix}") for name in found["quarantined"]]
 
 
 @app.command()
@@ -117,6 +134,54 @@ def _answer_line(answer: dict[str, Any]) -> str:
         return f"{start} {answer['label']} ({answer['confidence']:.1%}, {time})"
     rest = {key: value for key, value in answer.items() if key not in ("index", "latency_us")}
     return f"{start} {json.dumps(rest)} ({time})"
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="Name of the agent's model, or a bundle's folder (with a slash).")],
+    data: Annotated[Path | None, typer.Option("--data", help="The data folder; else $STROP_DATA.")] = None,
+    port: Annotated[int, typer.Option(min=-1, max=65535, help="On loopback; 0: any free one, -1: none.")] = 8470,
+    socket: Annotated[Path | None, typer.Option(help="A Unix socket, too.")] = None,
+    runtime: Annotated[str, typer.Option(help="Else the one of agent.toml, or the bundle's first one here.")] = "",
+    cache: Annotated[int, typer.Option(min=0, help="Keep so many answers for inputs that come again.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Answer programs on this device over HTTP, until SIGTERM; see /openapi.json there."""
+    from edge_agent import Model
+    from edge_agent.serve.command import until_stopped
+    from edge_agent.serve.server import Limits
+
+    def tell(facts: dict[str, Any]) -> None:
+        where = " and ".join(filter(None, (facts["url"], facts["socket"])))
+        print(json.dumps(facts) if json_ else f"{model} {facts['version']} answers at {where}", flush=True)
+
+    opened = Model.open(model, data=data, runtime=runtime, cache=cache)
+    until_stopped(opened, port=port if port >= 0 else None, path=socket, limits=Limits(), tell=tell)
+
+
+@app.command()
+def pipe(
+    model: Annotated[str, typer.Argument(help="Name of the agent's model, or a bundle's folder (with a slash).")],
+    form: Annotated[
+        str, typer.Option(help="npy: each frame is 4 bytes of length and an .npy file; raw: plain bytes.")
+    ] = "npy",
+    shape: Annotated[str, typer.Option(help="Of a raw frame, such as 28,28.")] = "",
+    dtype: Annotated[str, typer.Option(help="Of a raw frame: uint8, int16 or float32.")] = "uint8",
+    data: Annotated[Path | None, typer.Option("--data", help="The data folder; else $STROP_DATA.")] = None,
+    runtime: Annotated[str, typer.Option(help="Else the one of agent.toml, or the bundle's first one here.")] = "",
+) -> None:
+    """Answer frames from stdin with JSON lines on stdout; exit code 1 if one could not be answered."""
+    from edge_agent import Model
+    from edge_agent.runner.piping import answer_stream
+    from edge_agent.runner.sources.frames import form_of
+
+    sides = shape.split(",") if shape else []
+    if form not in ("npy", "raw") or not all(side.isdigit() for side in sides):
+        raise UsageError(f"--form {form} --shape {shape}", fix="use npy, or raw with a shape such as 28,28")
+    how = form_of(form, tuple(map(int, sides)), dtype)
+    with Model.open(model, data=data, runtime=runtime) as opened:
+        if answer_stream(opened, how):
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -1,24 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """``agent.toml``: what a person decides about a device; and where the enrolment says that the server is."""
 
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from edge_agent.core.twin import Settings, merge
+from edge_agent import lanes_config
+from edge_agent import toml_words as words
+from edge_agent import updates_config as updates
+from edge_agent.adapters.conditions import Watched
+from edge_agent.core.settings import POLICY, Settings
+from edge_agent.core.twin import merge
+from edge_agent.lanes_config import LANE_KEYS, LaneConfig
 from edge_contract import canonical
 from edge_contract.errors import ContractError, UsageError
-from edge_contract.manifest import RUNTIMES
-from edge_contract.topics import is_name
 
 __all__ = ["AGENT_VERSION", "AgentConfig", "check", "load", "skeleton"]
 
 AGENT_VERSION: Final = "0.1.0"
 
-_TOP: Final = ("device", "tenant", "runtime", "runner_python", "model", "threads", "settings", "network", "sources")
+_TOP: Final = (
+    "device",
+    "tenant",
+    "model",
+    *LANE_KEYS,
+    "settings",
+    "network",
+    "sources",
+    "updates",
+    "models",
+    "capture",
+)
 _NETWORK: Final = ("broker", "device_url", "tls", "reconnect_max_s", "bandwidth_kbps")
 _OWN_SETTINGS: Final = ("source", "window_inferences", "window_s", "heartbeat_s", "outbox_bytes")
 
@@ -29,34 +43,62 @@ class AgentConfig:
 
     Attributes:
         device, tenant: Its name, and whose it is.
-        runtime: One of ``RUNTIMES``.
-        runner_python: Interpreter of the runner; tflite-runtime needs one of its own.
-        model: Name of its model; empty means that the first order names it.
-        threads: Threads of the runtime.
-        settings: Settings in force until the server says otherwise.
+        lanes: One for each model, the first model's first; never empty.
         sources: Declared sources, name → specification.
         outbox_bytes: Most bytes in the outbox.
         broker: ``host:port``; empty before enrolment.
         device_url: Where TUF metadata and blobs are.
         tls: False only for a broker on loopback in a test.
         reconnect_max_s: Longest pause between two attempts to connect.
-        bandwidth_kbps: Limit for downloads in kilobytes per second, 0 for none.
+        watched: Files that say when an update has to wait.
+        capture: Signed campaigns may bring raw inputs to the server; only a person at the device can say so.
     """
 
     device: str
     tenant: str = "default"
-    runtime: str = "litert"
-    runner_python: str = sys.executable
-    model: str = ""
-    threads: int = 1
-    settings: Settings = field(default_factory=Settings)
+    lanes: tuple[LaneConfig, ...] = (LaneConfig(),)
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     outbox_bytes: int = 16 * 1024 * 1024
     broker: str = ""
     device_url: str = ""
     tls: bool = True
     reconnect_max_s: float = 300.0
-    bandwidth_kbps: int = 0
+    watched: Watched = field(default_factory=Watched)
+    capture: bool = False
+
+    def lane(self, model: str) -> LaneConfig:
+        """Return the lane of a model; the first one's for a model that has no table of its own."""
+        return next((lane for lane in self.lanes if lane.model == model), self.lanes[0])
+
+    @property
+    def runtime(self) -> str:
+        """The first model's runtime."""
+        return self.lanes[0].runtime
+
+    @property
+    def runner(self) -> str:
+        """How the first model is run."""
+        return self.lanes[0].runner
+
+    @property
+    def runner_python(self) -> str:
+        """The interpreter of the first model's runner."""
+        return self.lanes[0].runner_python
+
+    @property
+    def model(self) -> str:
+        """Name of the first model; empty: the first order names it."""
+        return self.lanes[0].model
+
+    @property
+    def threads(self) -> int:
+        """Threads of the first model's runtime."""
+        return self.lanes[0].threads
+
+    @property
+    def settings(self) -> Settings:
+        """The first model's settings, in force until the server says otherwise."""
+        return self.lanes[0].settings
 
 
 def load(data: Path) -> AgentConfig:
@@ -97,72 +139,39 @@ def _endpoints(data: Path) -> Mapping[str, Any]:
 
 
 def _parse(document: Mapping[str, Any], endpoints: Mapping[str, Any], path: Path) -> AgentConfig:
-    _known(document, _TOP, f"{path}")
-    network = _table(document, "network", path)
-    _known(network, _NETWORK, f"{path} [network]")
+    words.known(document, _TOP, f"{path}")
+    network = words.table(document, "network", path)
+    words.known(network, _NETWORK, f"{path} [network]")
     broker = endpoints.get("broker") or {}
     found = f"{broker['host']}:{broker['port']}" if "host" in broker and "port" in broker else ""
-    own = _table(document, "settings", path)
-    _known(own, _OWN_SETTINGS, f"{path} [settings]")
-    sources = _sources(_table(document, "sources", path), path)
+    own = words.table(document, "settings", path)
+    words.known(own, _OWN_SETTINGS, f"{path} [settings]")
+    sources = _sources(words.table(document, "sources", path), path)
+    rules = words.table(document, "updates", path)
+    limit = {"bandwidth_kbps": words.whole(network, "bandwidth_kbps", 0, 0, path)}
+    settings = _settings(own, {**updates.rules(rules, path), **limit}, frozenset(sources), path)
     return AgentConfig(
-        device=_name(document, "device", "", path),
-        tenant=_name(document, "tenant", str(endpoints.get("tenant", "default")), path),
-        runtime=_runtime(document, path),
-        runner_python=_text(document, "runner_python", "", path) or sys.executable,
-        model=_name(document, "model", "", path, may_be_empty=True),
-        threads=_whole(document, "threads", 1, 1, path),
-        settings=_settings(own, frozenset(sources), path),
+        device=words.name(document, "device", "", path),
+        tenant=words.name(document, "tenant", str(endpoints.get("tenant", "default")), path),
+        lanes=lanes_config.read(document, settings, frozenset(sources), path),
         sources=sources,
-        outbox_bytes=_whole(own, "outbox_bytes", AgentConfig.outbox_bytes, 100_000, path),
-        broker=_text(network, "broker", found, path),
-        device_url=_text(network, "device_url", str(endpoints.get("device_url", "")), path).rstrip("/"),
+        outbox_bytes=words.whole(own, "outbox_bytes", AgentConfig.outbox_bytes, 100_000, path),
+        broker=words.text(network, "broker", found, path),
+        device_url=words.text(network, "device_url", str(endpoints.get("device_url", "")), path).rstrip("/"),
         tls=network.get("tls", True) is not False,
-        reconnect_max_s=float(_whole(network, "reconnect_max_s", 300, 1, path)),
-        bandwidth_kbps=_whole(network, "bandwidth_kbps", 0, 0, path),
+        reconnect_max_s=float(words.whole(network, "reconnect_max_s", 300, 1, path)),
+        watched=updates.watched(rules, path),
+        capture=_capture(words.table(document, "capture", path), path),
     )
 
 
-def _known(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
-    for key in table:
-        if key not in keys:
-            raise UsageError(f"unknown key '{key}'", where=where, fix=f"use one of {', '.join(keys)}")
-
-
-def _table(document: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
-    table = document.get(key, {})
-    if not isinstance(table, dict):
-        raise UsageError(f"'{key}' is not a table", where=str(path), fix=f"write [{key}]")
-    return table
-
-
-def _text(table: Mapping[str, Any], key: str, default: str, path: Path) -> str:
-    value = table.get(key, default)
-    if not isinstance(value, str):
-        raise UsageError(f"{key} = {value!r} is not text", where=str(path), fix=f'write {key} = "…"')
-    return value
-
-
-def _name(table: Mapping[str, Any], key: str, default: str, path: Path, *, may_be_empty: bool = False) -> str:
-    value = _text(table, key, default, path)
-    if not (is_name(value) or (may_be_empty and not value)):
-        fix = "use letters, digits, '.', '_' and '-', at most 63"
-        raise UsageError(f"{key} = {value!r} is no name", where=str(path), fix=fix)
-    return value
-
-
-def _whole(table: Mapping[str, Any], key: str, default: int, least: int, path: Path) -> int:
-    value = table.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{key} = {value!r} is not a whole number from {least}", where=str(path))
-    return value
-
-
-def _runtime(document: Mapping[str, Any], path: Path) -> str:
-    runtime = _text(document, "runtime", "litert", path)
-    if runtime not in RUNTIMES:
-        raise UsageError(f"runtime = {runtime!r} is unknown", where=str(path), fix=f"use one of {', '.join(RUNTIMES)}")
-    return runtime
+def _capture(table: Mapping[str, Any], path: Path) -> bool:
+    """Return whether the person at the device allows captures: only a plain ``allowed = true`` does."""
+    words.known(table, ("allowed",), f"{path} [capture]")
+    allowed = table.get("allowed", False)
+    if not isinstance(allowed, bool):
+        raise UsageError(f"allowed = {allowed!r} is not true or false", where=f"{path} [capture]")
+    return allowed
 
 
 def _sources(table: Mapping[str, Any], path: Path) -> dict[str, Mapping[str, Any]]:
@@ -173,11 +182,11 @@ def _sources(table: Mapping[str, Any], path: Path) -> dict[str, Mapping[str, Any
     return {name: dict(spec) for name, spec in table.items()}
 
 
-def _settings(own: Mapping[str, Any], sources: frozenset[str], path: Path) -> Settings:
+def _settings(own: Mapping[str, Any], rules: Mapping[str, Any], sources: frozenset[str], path: Path) -> Settings:
     config = {key: value for key, value in own.items() if key != "outbox_bytes"}
-    settings, ignored = merge(Settings(), config, sources)
+    settings, ignored = merge(Settings(), {**config, **rules}, sources)
     for name, reason in ignored.items():
-        raise UsageError(f"{name}: {reason}", where=f"{path} [settings]")
+        raise UsageError(f"{name}: {reason}", where=f"{path} {'[updates]' if name in POLICY else '[settings]'}")
     return settings
 
 

@@ -8,7 +8,8 @@ update, a runner that is killed in the middle of one leaves the copy before it, 
 cannot give on ARM; a CRC needs none.)
 
 ``create`` makes a new file and renames it into place, with a new epoch: counters of different epochs must not be
-subtracted. Two copies of a ten-class model take about 3 KB.
+subtracted. Two copies of a ten-class model take about 3 KB. Behind the counters, which are what drift is judged by,
+each copy holds ``Tallies``: what the input contract and the result cache did.
 """
 
 import mmap
@@ -21,20 +22,57 @@ from typing import Final, NamedTuple, Self
 from edge_contract.counts import MAX_SLOTS, Counters
 from edge_contract.errors import StoreError
 
-__all__ = ["CounterFile", "Reading"]
+__all__ = ["CounterFile", "Reading", "Tallies"]
 
-_MAGIC: Final = b"StropCn1"
+_MAGIC: Final = b"StropCn2"
+_WITHOUT_TALLIES: Final = b"StropCn1"
+"""What runners before the input contract wrote; a control process may meet one of them during its own update."""
 _HEAD: Final = struct.Struct("<8sQ32sI4x")  # magic, epoch, bundle id, class slots
 _COPY: Final = struct.Struct("<QI4x")  # generation, CRC-32 of generation and counters
 _ATTEMPTS: Final = 20
 
 
+class Tallies(NamedTuple):
+    """Inputs that broke the input contract, by what was wrong, and what was done; look-ups of the result cache.
+
+    Attributes:
+        shape, dtype, nan, range, stale, stuck: Inputs with this fault; one input may have several.
+        refused, clamped: Inputs that the model did not see; that it saw only after they were mended.
+        cache_hits, cache_lookups: Answers from the result cache, and how often it was asked.
+    """
+
+    shape: int = 0
+    dtype: int = 0
+    nan: int = 0
+    range: int = 0
+    stale: int = 0
+    stuck: int = 0
+    refused: int = 0
+    clamped: int = 0
+    cache_hits: int = 0
+    cache_lookups: int = 0
+
+    def facts(self) -> dict[str, int]:
+        """Return what is not nought, by the names that a metric row uses.
+
+        Example:
+            >>> Tallies(stuck=2, refused=2).facts()
+            {'input_stuck': 2, 'input_refused': 2}
+        """
+        named = {(key if key.startswith("cache") else f"input_{key}"): n for key, n in self._asdict().items()}
+        return {key: n for key, n in named.items() if n}
+
+
+_NONE: Final = Tallies()
+
+
 class Reading(NamedTuple):
-    """What a reader finds: counters since the epoch began, for one bundle."""
+    """What a reader finds: counters since the epoch began, for one bundle, and the tallies."""
 
     epoch: int
     bundle: str
     counters: Counters
+    tallies: Tallies = _NONE
 
 
 class CounterFile:
@@ -87,7 +125,7 @@ class CounterFile:
             raise StoreError(f"cannot make the counter file: {error}", where=str(path)) from error
         return file
 
-    def write(self, counters: Counters) -> None:
+    def write(self, counters: Counters, tallies: Tallies = _NONE) -> None:
         """Publish the counters (everything since ``create``), in tens of microseconds and without a system call.
 
         Raises:
@@ -97,7 +135,7 @@ class CounterFile:
             fix = f"create it for {counters.slots} class slots"
             raise StoreError(f"the file takes {self._slots} class slots", where=str(self.path), fix=fix)
         generation = self._generation + 1
-        numbers = counters.to_vector()
+        numbers = [*counters.to_vector(), *tallies]
         content = struct.pack(f"<{len(numbers)}q", *numbers)
         crc = zlib.crc32(content, zlib.crc32(generation.to_bytes(8, "little")))
         at = _HEAD.size + generation % 2 * _copy_size(self._slots)
@@ -131,23 +169,26 @@ class CounterFile:
         self.close()
 
 
-def _copy_size(slots: int) -> int:
-    return _COPY.size + 8 * Counters.length(slots)
+def _copy_size(slots: int, tallies: int = len(Tallies._fields)) -> int:
+    return _COPY.size + 8 * (Counters.length(slots) + tallies)
 
 
 def _parse(data: bytes) -> Reading | None:
     if len(data) < _HEAD.size:
         return None
     magic, epoch, bundle, slots = _HEAD.unpack_from(data)
-    if magic != _MAGIC or not 1 <= slots <= MAX_SLOTS or len(data) != _HEAD.size + 2 * _copy_size(slots):
+    if magic not in (_MAGIC, _WITHOUT_TALLIES) or not 1 <= slots <= MAX_SLOTS:
         return None
-    size = _copy_size(slots)
+    size = _copy_size(slots) if magic == _MAGIC else _copy_size(slots, 0)
+    if len(data) != _HEAD.size + 2 * size:
+        return None
     copies = [data[_HEAD.size + i * size : _HEAD.size + (i + 1) * size] for i in (0, 1)]
     newest = max((found for copy in copies if (found := _whole(copy)) is not None), default=None)
     if newest is None:
         return None
-    counters = Counters.from_vector(slots, struct.unpack(f"<{Counters.length(slots)}q", newest[1]))
-    return Reading(epoch, "" if bundle == bytes(32) else bundle.hex(), counters)
+    numbers, length = struct.unpack(f"<{len(newest[1]) // 8}q", newest[1]), Counters.length(slots)
+    counters, tallies = Counters.from_vector(slots, numbers[:length]), Tallies(*numbers[length:])
+    return Reading(epoch, "" if bundle == bytes(32) else bundle.hex(), counters, tallies)
 
 
 def _whole(copy: bytes) -> tuple[int, bytes] | None:

@@ -6,14 +6,17 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from edge_agent.adapters import identity, time_floor
 from edge_agent.adapters.board import free_bytes
 from edge_agent.adapters.slots import SlotStore
 from edge_agent.config import AgentConfig, load
 from edge_agent.counters import CounterFile
+from edge_agent.lanes_config import LaneConfig
 from edge_contract import canonical
 from edge_contract.errors import ContractError, StropError
 
@@ -67,29 +70,42 @@ def status(data: Path) -> dict[str, Any]:
     """
     config = load(data)
     journal = _journal(data)
-    model = config.model or str(journal.get("model", ""))
-    slots = SlotStore(data / "models").read(model)
-    update = journal.get("update") or {}
-    execution, finished = update.get("execution"), update.get("finished")
-    reading = CounterFile(data / "counters.bin").read()
+    found = [_lane(data, own, journal) for own in config.lanes]
+    twin = journal.get("twin") or {}
     return {
         "device": config.device,
         "tenant": config.tenant,
         "is_running": is_running(data),
-        "runtime": config.runtime,
         "broker": config.broker,
+        **found[0],
+        "models": found if len(found) > 1 else [],
+        "desired_version": twin.get("version", 0),
+        "config": twin.get("config", {}),
+        "outbox": _outbox(data),
+        "certificate": identity.shown(data, config.device, time.time()),
+        "clock": time_floor.quality(data / "tuf", time.time()),
+        "quarantined": sorted(path.name for path in data.glob("identity.quarantined-*")),
+    }
+
+
+def _lane(data: Path, own: LaneConfig, journal: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of one model: its slots, its order under way, its last order, its answers."""
+    model = own.model or str(journal.get("model", ""))
+    memory = journal if journal.get("model") == model else (journal.get("lanes") or {}).get(model, {})
+    slots, update = SlotStore(data / "models").read(model), memory.get("update") or {}
+    execution, finished = update.get("execution"), update.get("finished")
+    reading = CounterFile(own.counters(data, model)).read()
+    return {
         "model": model,
+        "runtime": own.runtime,
         "slots": {
             name: {"bundle": bundle, "version": slots.versions.get(bundle, "")}
             for name, bundle in (("active", slots.active), ("standby", slots.standby), ("factory", slots.factory))
         },
         "order": {"job_id": execution["job"]["job_id"], "phase": execution["phase"]} if execution else None,
         "last_order": _last(finished) if finished else None,
-        "desired_version": (journal.get("twin") or {}).get("version", 0),
-        "config": (journal.get("twin") or {}).get("config", {}),
         "inferences": reading.counters.n_infer if reading else 0,
         "errors": reading.counters.n_err if reading else 0,
-        "outbox": _outbox(data),
     }
 
 
@@ -115,7 +131,8 @@ def examine(data: Path) -> list[Finding]:
     except StropError as error:
         return [Finding("agent.toml", is_ok=False, text=str(error))]
     found = [Finding("agent.toml", is_ok=True, text=f"device {config.device}, runtime {config.runtime}")]
-    found += _packages(config)
+    for own in {(lane.runner_python, lane.runtime): lane for lane in config.lanes}.values():
+        found += _packages(own)
     if config.tls:
         found.append(_identity(data))
     found.append(_address(config))
@@ -125,7 +142,7 @@ def examine(data: Path) -> list[Finding]:
     return found
 
 
-def _packages(config: AgentConfig) -> list[Finding]:
+def _packages(config: LaneConfig) -> list[Finding]:
     python, extra = config.runner_python, _EXTRAS.get(config.runtime, "agent-tflite")
     packages = f"numpy, {_PACKAGES.get(config.runtime, 'tflite_runtime')}"
     if shutil.which(python) is None:

@@ -25,10 +25,10 @@ def _folder(data: Path | None, bundle: Path | None, runtime: str) -> tuple[Path,
         return bundle, runtime
     assert data is not None
     config, store = load(data), SlotStore(data / "models")
-    for model in [config.model] if config.model else store.models():
+    for model in [lane.model for lane in config.lanes if lane.model] or store.models():
         active = store.read(model).active
         if active:
-            return store.folder(model, active), config.runtime
+            return store.folder(model, active), config.lane(model).runtime
     raise SlotError(
         "there is no active model", where=str(data), fix="roll a bundle out to this device, or use --bundle"
     )

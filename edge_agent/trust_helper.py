@@ -10,6 +10,10 @@ back to the system when it is done. Requests::
         → {"ok": true, "targets": {SHA256: {"length": BYTES, "custom": {…}}}}
     {"op": "verify_job", "data": DIR, "device": NAME, "envelope": TEXT, "now": SECONDS}
         → {"ok": true, "job": {…}}
+    {"op": "care", "data": DIR, "device": NAME, "now": SECONDS, "force": false}
+        → {"ok": true, "renewed": …, "serial": …, "not_before": …, "not_after": …}
+    {"op": "capture", "data": DIR, "device": NAME, "allowed": …, "may_send": …, "now": SECONDS}
+        → {"ok": true, "campaign": …, "sent": …, "waiting": …, "forgotten": …, "refused": …}
 
 A refusal is ``{"ok": false, "error": CLASS, "what": …, "where": …, "fix": …}``, with a class of
 ``edge_contract.errors``. ``now`` is the system's clock and may be left out.
@@ -57,10 +61,27 @@ def _verify_job(request: Fields) -> dict[str, Any]:
     return {"job": verify(envelope, data, request.text("device"), _now(request)).to_json()}
 
 
+def _care(request: Fields) -> dict[str, Any]:
+    from edge_agent.adapters.renewal import care
+
+    data, device = Path(request.text("data")), request.text("device")
+    return care(data, device, _now(request), force=request.flag("force", False))
+
+
+def _capture(request: Fields) -> dict[str, Any]:
+    from edge_agent.capture.errand import run
+
+    data, device = Path(request.text("data")), request.text("device")
+    allowed, may_send = request.flag("allowed"), request.flag("may_send", False)
+    return run(data, device, _now(request), allowed=allowed, may_send=may_send)
+
+
 OPERATIONS: Final[Mapping[str, Callable[[Fields], dict[str, Any]]]] = {
     "enrol": _enrol,
     "refresh": _refresh,
     "verify_job": _verify_job,
+    "care": _care,
+    "capture": _capture,
 }
 
 

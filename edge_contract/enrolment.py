@@ -5,12 +5,13 @@ A token is one line of text that a person can copy: ``strop1.<id>.<secret>.<SHA-
 carries the digest of the server's CA, so that a device without any certificate knows whom to believe.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edge_contract import canonical
 from edge_contract.errors import ContractError, EnrolmentError, MessageError
 from edge_contract.fields import Fields
+from edge_contract.renewal import BoardIdentity
 from edge_contract.topics import is_name
 
 __all__ = ["SERVER_NAME", "EnrolmentAnswer", "EnrolmentRequest", "Token", "check_device_name", "parse_token"]
@@ -83,19 +84,21 @@ def _object(data: bytes, where: str) -> Fields:
 
 @dataclass(frozen=True)
 class EnrolmentRequest:
-    """What a device sends: its token's text, the name it wants, a certificate signing request in PEM."""
+    """What a device sends: its token's text, the name it wants, a certificate signing request in PEM, its board."""
 
     token: str
     device: str
     csr: str
+    board: BoardIdentity = field(default_factory=BoardIdentity)
 
     def to_json(self) -> dict[str, Any]:
-        return {"token": self.token, "device": self.device, "csr": self.csr}
+        return {"token": self.token, "device": self.device, "csr": self.csr, "board": self.board.to_json()}
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "EnrolmentRequest":
         f = _object(data, "enrolment request")
-        return cls(f.text("token"), f.text("device"), f.text("csr"))
+        board = BoardIdentity.from_json(f.object("board", {}), "enrolment request.board")
+        return cls(f.text("token"), f.text("device"), f.text("csr"), board)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@
     ├── BudgetError            a result misses its budget; says what came closest
     ├── ParityError            two runtimes disagree beyond the declared bound
     ├── BundleError            a bundle's files are missing, changed or foreign
-    │   └── SignatureError     signed by nobody whom we trust, or expired
+    │   ├── SignatureError     signed by nobody whom we trust, or expired
+    │   └── DeltaError         a patch that is malformed, or does not give the file that it promises
     ├── RuntimeAdapterError    an inference runtime refused a model or failed
     ├── DownloadError          bytes could not be fetched
     ├── SlotError              the model slots on disk
@@ -125,6 +126,10 @@ class BundleError(StropError):
 
 class SignatureError(BundleError):
     """Signed by nobody whom we trust, expired, or rolled back."""
+
+
+class DeltaError(BundleError):
+    """A patch between two files is malformed, or does not give the file that it promises."""
 
 
 class RuntimeAdapterError(StropError):

@@ -16,6 +16,7 @@ from edge_contract import preprocess as inputs
 from edge_contract.artefact import DTYPES, FORMATS, LAYOUTS, ROLES, RUNTIMES, Artefact, TensorSpec
 from edge_contract.errors import ContractError, ManifestError
 from edge_contract.fields import Fields
+from edge_contract.input_contract import InputContract
 from edge_contract.postprocess import Postprocess
 from edge_contract.preprocess import Preprocessing
 from edge_contract.topics import is_name
@@ -85,6 +86,7 @@ class Manifest:
         profiles: Reference profile's path per artefact path (computed on that artefact's runtime).
         lineage: Digests and facts: recipe, data, code, teacher, accuracy with interval, parent bundle.
         files: Every file of the bundle, sorted by path.
+        input_contract: What raw inputs must be, beyond shape and type; None in bundles that do not say.
     """
 
     model: str
@@ -99,9 +101,11 @@ class Manifest:
     lineage: dict[str, Any]
     files: tuple[BundleFile, ...]
     unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
+    input_contract: InputContract | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, unknown fields included."""
+        expected = {} if self.input_contract is None else {"input_contract": self.input_contract.to_json()}
         return {
             **self.unrecognized,
             "schema": SCHEMA,
@@ -116,6 +120,7 @@ class Manifest:
             "profiles": dict(self.profiles),
             "lineage": self.lineage,
             "files": [entry.to_json() for entry in self.files],
+            **expected,
         }
 
     def to_bytes(self) -> bytes:
@@ -196,6 +201,7 @@ class Manifest:
             profiles=profiles,
             lineage=f.object("lineage", {}),
             files=files,
+            input_contract=_contract(f, document),
             unrecognized=f.rest(),
         )
         manifest._check_names()
@@ -262,3 +268,10 @@ def _postprocess(fields: Fields, value: Any) -> str | Postprocess:
     if isinstance(value, Mapping):
         return Postprocess.from_json(fields.object("postprocess"), "manifest.postprocess")
     return fields.text("postprocess", among=answers.POSTPROCESS)
+
+
+def _contract(fields: Fields, document: Mapping[str, Any]) -> InputContract | None:
+    """Read the table that came later: a bundle from before has none, and keeps its id."""
+    if "input_contract" not in document:
+        return None
+    return InputContract.from_json(fields.object("input_contract"), "manifest.input_contract")

@@ -9,13 +9,27 @@ not know are kept in ``unrecognized`` and written back.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from edge_contract import PROTOCOL_VERSION, canonical
 from edge_contract.errors import ContractError, MessageError
 from edge_contract.fields import Fields
 
-__all__ = ["Birth", "Death", "DesiredState", "Message", "ModelState", "ReportedState", "load_message", "open_message"]
+__all__ = [
+    "JOB_PER_MODEL",
+    "Birth",
+    "Death",
+    "DesiredState",
+    "Message",
+    "ModelState",
+    "ReportedState",
+    "load_message",
+    "open_message",
+]
+
+
+JOB_PER_MODEL: Final = "job-per-model"
+"""The device listens on ``job/next/<model>`` and can carry out an order for each of its models at once."""
 
 
 def open_message(document: Any, where: str) -> Fields:
@@ -209,6 +223,7 @@ class ReportedState(Message):
         outbox: ``{"rows": …, "bytes": …, "dropped": {class: rows}}``.
         health: ``{"inferences": …, "errors": …, "rss_kb": …, "temperature_c": …, "uptime_s": …}``.
         time: Device's wall clock, seconds since 1970.
+        features: What the device can do that not every device of this protocol can, such as ``JOB_PER_MODEL``.
     """
 
     device: str
@@ -220,10 +235,12 @@ class ReportedState(Message):
     health: dict[str, Any]
     time: float
     unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
+    features: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
             **self.unrecognized,
+            **({"features": list(self.features)} if self.features else {}),
             "v": PROTOCOL_VERSION,
             "device": self.device,
             "boot": self.boot,
@@ -248,5 +265,6 @@ class ReportedState(Message):
             f.object("outbox", {}),
             f.object("health", {}),
             f.number("time"),
-            f.rest(),
+            features=f.texts("features", []),
+            unrecognized=f.rest(),
         )

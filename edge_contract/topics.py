@@ -8,6 +8,7 @@
                               /twin/desired      down  retained, QoS 1, versioned
                               /twin/reported     up    retained, QoS 1; also the heartbeat
                               /job/next          down  retained, QoS 1, signed
+                              /job/next/<model>  down  the same for one of several models
                               /job/<id>/status   up    QoS 1
                               /cmd/<type>/<id>   down  QoS 1, result on …/result (up)
                               /tm/<class>        up    QoS 1, batches of at most 100 KB
@@ -21,12 +22,14 @@ from typing import Final
 
 from edge_contract.errors import TopicError
 
-__all__ = ["CHANNELS", "DOWN", "ROOT", "UP", "Topic", "is_name", "parse", "server_filters", "topic"]
+__all__ = ["CHANNELS", "DOWN", "NOT_EVERYWHERE", "ROOT", "UP", "Topic", "is_name", "parse", "server_filters", "topic"]
 
 ROOT: Final = "strop/v1"
 
 UP: Final = ("state/birth", "state/death", "twin/reported", "job/+/status", "cmd/+/+/result", "tm/+", "log/+")
-DOWN: Final = ("twin/desired", "job/next", "cmd/+/+", "tm/ack")
+DOWN: Final = ("twin/desired", "job/next", "job/next/+", "cmd/+/+", "tm/ack")
+NOT_EVERYWHERE: Final = ("job/next/+",)
+"""Of ``DOWN``, what a server of the version before does not speak: a broker may refuse it, and nothing is lost."""
 CHANNELS: Final = UP + DOWN
 """What can be said, as MQTT filters below ``<tenant>/<device>``. ``tm/ack`` is the server's alone."""
 

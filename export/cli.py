@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from export.check.cli import check
+from export.delta.cli import delta
 from export.keras.cli import keras
 from export.keys.cli import app as keys_app
 from export.module.cli import float_onnx
@@ -17,6 +18,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Write ONNX and TFLite, prove that they agree, sign a bundle.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")
 app.command()(check)
+app.command()(delta)
 app.command("keras")(keras)
 app.command("float-onnx")(float_onnx)
 

@@ -24,15 +24,20 @@ from edge_contract.errors import StoreError, StropError
 from fleet.adapters import broker, ca, credentials, telemetry
 from fleet.adapters.blobs import BlobStore
 from fleet.adapters.broker import BrokerFiles, Mosquitto, reachable
+from fleet.adapters.delta_maker import DeltaMaker
+from fleet.adapters.deltas import DeltaStore
 from fleet.adapters.ingest import Ingest
 from fleet.adapters.judging import WindowJudge
 from fleet.adapters.link import LinkFiles, ServerLink
 from fleet.adapters.operations import Addresses, Operations
 from fleet.adapters.sqlite import Store
 from fleet.config import Endpoints, FleetConfig
+from fleet.web.capture_api import capture_device_routes
 from fleet.web.devices_api import devices_app
 from fleet.web.enrol_api import enrol_app
+from fleet.web.identity_api import identity_routes
 from fleet.web.operator import operator_app
+from fleet.web.peer import Denials, PeerProtocol
 
 __all__ = ["serve"]
 
@@ -156,7 +161,9 @@ class FleetServer:
         self._claim()
         certificate, key = ca.issue_server(data / "ca", config.advertised, now=time.time())
         self._tls = {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
-        files = BrokerFiles(data / "ca" / "ca.crt", certificate, key)
+        if not (revoked := data / "ca" / ca.REVOCATIONS).exists():
+            ca.write_revocations(data / "ca", [], now=time.time())
+        files = BrokerFiles(data / "ca" / "ca.crt", certificate, key, revoked)
         self._broker = Mosquitto(data / "broker", config.tenant, config.host, config.mqtt_port, files=_resolved(files))
         stack.callback(self._broker.stop)
         self._broker.start()
@@ -208,12 +215,30 @@ class FleetServer:
         )
         self._engine = _Engine(self.operations, config)
         self._ingest = Ingest(
-            store, WindowJudge(blobs), clock=time.time, publish=self._link.publish, wake=self._engine.wake
+            store,
+            WindowJudge(blobs),
+            clock=time.time,
+            publish=self._link.publish,
+            wake=self._engine.wake,
+            identities=self.operations.identities,
         )
+        self._denials = Denials()
+        self.operations.identities.on_revoked = self._cut_off
         self._link.start(reachable(config.host), self._broker.port)
         stack.callback(self._link.stop)
         self._engine.start()
         stack.callback(self._engine.stop)
+        self._deltas = DeltaStore(data / "deltas")
+        maker = DeltaMaker(store, blobs, self._deltas, data / "deltas")
+        self.operations.on_release = maker.wake
+        maker.start()
+        stack.callback(maker.stop)
+
+    def _cut_off(self, device: str) -> None:
+        """Let both listeners refuse what was revoked, and take a device's present connection away."""
+        self._denials.reload(self._data / "ca" / ca.REVOCATIONS)
+        self._broker.reload()
+        self._link.take_over(device)
 
     def _heard(self, name: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - paho's thread calls it
         self._ingest.handle(name, payload, retained=retained)
@@ -241,12 +266,17 @@ class FleetServer:
             "ssl_ca_certs": str(self._data / "ca" / "ca.crt"),
             "ssl_cert_reqs": ssl.CERT_REQUIRED,
         }
+        devices = devices_app(operations.trust.tuf, operations.blobs, self._deltas)
+        devices.router.routes.extend(identity_routes(operations.identities))
+        devices.router.routes.extend(capture_device_routes(operations.captures, operations.identities))
         apps: tuple[tuple[Starlette, dict[str, Any]], ...] = (
             (operator, {}),
-            (devices_app(operations.trust.tuf, operations.blobs), {**self._tls, **device_tls}),
+            (devices, {**self._tls, **device_tls, "http": PeerProtocol}),
             (enrol_app(operations), self._tls),
         )
-        return [(_listener(app, tls), bound) for (app, tls), bound in zip(apps, self._sockets, strict=True)]
+        listeners = [(_listener(app, tls), bound) for (app, tls), bound in zip(apps, self._sockets, strict=True)]
+        self._denials.guard(listeners[1][0].config, operations.identities.deny())
+        return listeners
 
     async def watch_broker(self) -> None:
         """Start the broker again whenever it has died; the link connects and republishes by itself."""
@@ -260,7 +290,8 @@ class FleetServer:
 
 
 def _resolved(files: BrokerFiles) -> BrokerFiles:
-    return BrokerFiles(files.ca.resolve(), files.certificate.resolve(), files.key.resolve())
+    revoked = files.revoked.resolve() if files.revoked else None
+    return BrokerFiles(files.ca.resolve(), files.certificate.resolve(), files.key.resolve(), revoked)
 
 
 def _listener(app: Starlette, tls: dict[str, Any]) -> _Listener:

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from edge_contract.errors import RolloutError, UsageError
+from fleet.capture_cli import capture
 from fleet.client import FleetClient, connect
+from fleet.trust_cli import forgive, identity_lines, keys, revoke
 
 __all__ = ["app"]
 
@@ -22,6 +24,11 @@ model = typer.Typer(help="Registered model versions.", no_args_is_help=True)
 rollout = typer.Typer(help="Rollouts by waves.", no_args_is_help=True)
 for name, group in (("enrol", enrol), ("device", device), ("model", model), ("rollout", rollout)):
     app.add_typer(group, name=name)
+
+app.add_typer(keys, name="keys")
+app.add_typer(capture, name="capture")
+for verb in (revoke, forgive):
+    device.command()(verb)
 
 Data = Annotated[
     Path | None, typer.Option("--data", help="Data folder of a server on this machine.", envvar="STROP_FLEET_DATA")
@@ -146,6 +153,7 @@ def device_show(
     lines = [[key, json.dumps(found[key]) if isinstance(found[key], dict) else str(found[key])] for key in keys]
     lines += [[f"model {n}", f"{s['version']} running {s['running'][:12]}"] for n, s in found["models"].items()]
     lines += [["drift", f"{found['drift']['level']}: {found['drift']['reason']}"]]
+    lines += identity_lines(found)
     _print(found, as_json, _table(lines))
 
 

@@ -50,6 +50,13 @@ class FleetClient:
             raise _refusal(answer.status_code, answer.content)
         return answer.json()
 
+    def fetch(self, path: str) -> bytes:
+        """Return the bytes of an answer; raises as ``call``."""
+        answer = self._send("GET", path)
+        if answer.is_error:
+            raise _refusal(answer.status_code, answer.content)
+        return answer.content
+
     def _send(self, method: str, path: str, document: Any = None, content: Any = None) -> "httpx.Response":
         import httpx
 

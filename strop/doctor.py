@@ -32,6 +32,8 @@ _STANDS_FOR: Final = {
     "agent-litert": "ai-edge-litert",
     "agent-onnx": "onnxruntime",
     "agent-tflite": "tflite-runtime",
+    "agent-camera": "opencv-python-headless",
+    "agent-microphone": "pyalsaaudio",
     "fleet": "fastapi",
     "examples": "mlxtend",
     "dev": "pytest",

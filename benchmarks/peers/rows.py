@@ -75,8 +75,8 @@ _ALL: Final = (
     _ours("ours", "Strop, default"),
     _ours("ours-minmax", "Strop, min/max", options={"observer": "min-max"}),
     _ours("ours-percentile", "Strop, percentile 99.999", options={"observer": "percentile", "percentile": 99.999}),
-    _ours("ours-rounding", "Strop, rounding-error", options={"observer": "rounding-error"}),
-    _ours("ours-adaptive", "Strop, adaptive rounding", options={"observer": "rounding-error", "rounding": "adaptive"}),
+    _ours("ours-squared", "Strop, squared error", options={"observer": "squared-error"}),
+    _ours("ours-adaptive", "Strop, adaptive rounding", options={"rounding": "adaptive"}),
     _ort("ort-u8-minmax", "U8S8 MinMax", "uint8", "MinMax"),
     _ort("ort-u8-percentile", "U8S8 Percentile 99.999", "uint8", "Percentile", percentile=99.999),
     _ort("ort-u8-percentile-64", "U8S8 Percentile, 64 samples", "uint8", "Percentile", percentile=99.999, samples=64),
@@ -110,7 +110,7 @@ def chosen(names: Iterable[str]) -> list[Row]:
 
     Example:
         >>> [row.name for row in chosen(["aeq", "ours"])]
-        ['ours', 'ours-minmax', 'ours-percentile', 'ours-rounding', 'ours-adaptive', 'aeq-default', 'aeq-minmax']
+        ['ours', 'ours-minmax', 'ours-percentile', 'ours-squared', 'ours-adaptive', 'aeq-default', 'aeq-minmax']
     """
     wanted = set(names)
     groups = {name.partition("-")[0] for name in ROWS}

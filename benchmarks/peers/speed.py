@@ -22,7 +22,7 @@ from benchmarks.peers import sessions
 from benchmarks.quantiles import median, median_interval
 from edge_contract.errors import MeasurementError
 
-__all__ = ["Turns", "aa", "files", "turns"]
+__all__ = ["Turns", "aa", "files", "opened", "turns"]
 
 SAMPLES: Final = 64  # different inputs, round and round: more than a branch predictor remembers
 WARMUP: Final = 20
@@ -115,7 +115,7 @@ def _ratio(times: Sequence[tuple[int, int]]) -> float:
     return median([a for a, _ in times]) / max(median([b for _, b in times]), 1e-9)
 
 
-def _calls(path: Path, inputs: NDArray[np.float32]) -> Callable[[], object]:
+def opened(path: Path, inputs: NDArray[np.float32]) -> Callable[[], object]:
     """Return one inference of a freshly opened file on the next prepared input."""
     loaded = sessions.load(path)
     prepared = itertools.cycle([loaded.prepare(one) for one in inputs[:SAMPLES]])
@@ -132,7 +132,7 @@ def files(a: Path, b: Path, inputs: NDArray[np.float32], calls: int) -> dict[str
     if a.suffix != b.suffix:
         raise MeasurementError(f"{a.name} and {b.name} run in different runtimes", where="speed")
     load = describe().load_1min
-    found = turns(lambda: _calls(a, inputs), lambda: _calls(b, inputs), calls)
+    found = turns(lambda: opened(a, inputs), lambda: opened(b, inputs), calls)
     return {**asdict(found), "load_1min": load}
 
 

@@ -145,6 +145,11 @@ class Results:
         """Return seed → one number of a row, for the seeds that are done."""
         return {seed: float(e["values"][field]) for (name, seed), e in sorted(self._done.items()) if name == row}
 
+    def entry(self, row: str, seed: int) -> dict[str, Any]:
+        """Return all that one seed of a row gave, nothing if it is missing."""
+        found: dict[str, Any] = self._done.get((row, seed), {}).get("values", {})
+        return found
+
     def write(self, summary: Mapping[str, Any] | None = None) -> None:
         """Write the file: a reader sees the old one or the whole new one.
 

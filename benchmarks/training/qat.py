@@ -32,6 +32,7 @@ from compress.quantize.qat import ALPHA, TEMPERATURE, TRAINING, learn
 from compress.quantize.qat_module import FloatNetwork
 from compress.quantize.step import folded
 from compress.sources import Tensors
+from compress.steps.quantize import Settings
 from compress.trainer import EpochLog
 from tests.zoo import data, models
 
@@ -39,7 +40,12 @@ __all__ = ["ROWS", "main", "narrowed", "train_row"]
 
 BUILD: Final = Path(__file__).resolve().parents[2] / "build/training"
 VALIDATION: Final = 5000
-COMMON: Final = {"images": 20_000, "epochs": TRAINING.epochs, "batch": TRAINING.batch}
+COMMON: Final = {
+    "images": 20_000,
+    "epochs": TRAINING.epochs,
+    "batch": TRAINING.batch,
+    "observer": Settings().observer,
+}
 EIGHT: Final = {**COMMON, "bits": 8, "learning_rate": TRAINING.learning_rate}
 FOUR: Final = {**COMMON, "bits": 4, "learning_rate": 3e-4}
 ROWS: Final[dict[str, dict[str, Any]]] = {

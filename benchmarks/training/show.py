@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.peers import store
+from benchmarks.peers.rows import ROWS
+from benchmarks.peers.show import newest
 from benchmarks.training.common import RESULTS, Interval, mean_interval, paired_interval
 
 __all__ = ["PAGES", "between", "main", "table"]
@@ -71,30 +74,64 @@ def _qat(document: Mapping[str, Any]) -> list[str]:
         entry = next((one["values"] for one in document["entries"] if one["row"] == row), None)
         if entry is None:
             continue
-        for key, name in (("ptq", "calibrated"), ("qat", "trained one epoch")):
+        for key, name in (("ptq", "before"), ("qat", "trained one epoch")):
             drop = entry[f"{key}_drop"]
             interval = f"{drop['points']:.2f} [{drop['low']:.2f}, {drop['high']:.2f}]"
             cost = f"drop {interval}, KL to float {entry[f'{key}_kl']:.5f}"
-            lines.append(_row(f"{row}: {name}", f"{entry[key]:.2f}", cost, "1"))
+            lines.append(_row(f"{row}, trained integers: {name}", f"{entry[key]:.2f}", cost, "1"))
+    return lines
+
+
+def _combined(document: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for entry in document["entries"]:
+        found = entry["values"]
+        after, change, size, best = (found[key] for key in ("after", "change", "bytes", "times"))
+        score = f"{100 * after['accuracy']:.2f} [{100 * after['low']:.2f}, {100 * after['high']:.2f}]"
+        shares = " and ".join(
+            f"1/{size[f'float {kind}'] / size[f'int8 {kind}']:.1f} of the {name} file"
+            for kind, name in (("onnx", "ONNX"), ("tflite", "TFLite"))
+        )
+        drop = f"{change['points']:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}] points"
+        what = f"prune + distil + int8, {found['macs']:.0%} of the MACs, on {after['samples']} unseen images"
+        time = f"{1 / best['best']['ratio']:.2f} of the time of the fastest float file"
+        lines.append(_row(what, score, f"{drop}; {shares}; {time}", "1"))
+    return lines
+
+
+def _calibrated(nets: Mapping[str, Any]) -> list[str]:
+    """Ours beside the tool that comes nearest to the float network, on the same checkpoint and calibration samples."""
+    lines = []
+    for net, found in nets.items():
+        rows = {name: next(iter(row["files"].values())) for name, row in found["rows"].items() if row.get("files")}
+        peer = min((name for name in rows if not name.startswith("ours")), key=lambda name: float(rows[name]["kl"]))
+        for name, title in (("ours", "calibrated"), (peer, f"best peer, {ROWS[peer].title}")):
+            file = rows[name]
+            drop, score = file["drop"], f"{100 * file['right'] / file['labelled']:.2f}"
+            points = f"drop {drop['value']:.2f} [{drop['low']:.2f}, {drop['high']:.2f}], "
+            is_whole = file["labelled"] == file["judged"]  # the photographs of Lite0 have labels for twenty only
+            about = f"{points if is_whole else ''}KL to float {file['kl']:.5f}"
+            lines.append(_row(f"{net}, int8: {title}", score if is_whole else "–", about, "1"))
     return lines
 
 
 def table() -> str:
     """Return the tables of all results as Markdown, with the machine, the day and the versions."""
-    documents = {name: _load(name) for name in ("distillation", "pruning", "qat")}
-    newest = max(documents.values(), key=lambda one: str(one["date"]))
-    machine, versions = newest["machine"], newest["versions"]
+    documents = {name: _load(name) for name in ("distillation", "pruning", "combined", "qat")}
+    latest = max(documents.values(), key=lambda one: str(one["date"]))
+    machine, versions = latest["machine"], latest["versions"]
     words = ", ".join(f"{name} {version}" for name, version in versions.items())
     place = f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {words}"
     head = [
-        f"Fashion-MNIST, 10 000 test images, teacher of {PARAMETERS} parameters at 92.90 %; `{COMMAND}`,",
-        f"{str(newest['date'])[:10]}, {place}.",
+        f"Fashion-MNIST, 10 000 test images, teacher of {PARAMETERS} parameters at 92.90 %; `{COMMAND}`, `make peers`,",
+        f"{str(latest['date'])[:10]}, {place}.",
         "",
         _row("what", "top-1, % [95 % over seeds]", "beside it", "seeds"),
         "|---|---|---|---|",
     ]
-    parts = (_distillation, _pruning, _qat)
+    parts = (_distillation, _pruning, _combined, _qat)
     rows = [line for part, document in zip(parts, documents.values(), strict=True) for line in part(document)]
+    rows += _calibrated(store.read_json(newest())["nets"])
     return "\n".join([*head, *rows])
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from compress.recipe_table import nearest
 from edge_contract.errors import ModelError
 
-__all__ = ["Adapters", "Tap", "feature_loss", "features"]
+__all__ = ["Adapters", "Tap", "as_map", "feature_loss", "features"]
 
 
 class Tap:
@@ -74,6 +74,21 @@ class Adapters(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(inputs, outputs, 1) for inputs, outputs in pairs)
 
 
+def as_map(features: Tensor) -> Tensor:
+    """Return features of a series, [N,C,L], as a map of height 1; a map comes back as it is.
+
+    Example:
+        >>> as_map(torch.zeros(2, 8, 30)).shape
+        torch.Size([2, 8, 1, 30])
+    """
+    return features[:, :, None] if features.ndim == 3 else features
+
+
+def _is_series(layer: nn.Module) -> bool:
+    """Whether three axes are [N,C,L]: behind a 1-D convolution; tokens [N,T,C] have none."""
+    return any(isinstance(module, (nn.Conv1d, nn.BatchNorm1d)) for module in layer.modules())
+
+
 def feature_loss(adapter: nn.Module, student: Tensor, teacher: Tensor) -> Tensor:
     """Return ½ · mean((teacher - adapter(student))²).
 
@@ -117,7 +132,7 @@ def features(
             model.eval()(example)
             for name in names:
                 found = tap.outputs.get(name)
-                if not isinstance(found, Tensor) or found.ndim != 4:
+                if not isinstance(found, Tensor) or found.ndim != (3 if _is_series(model.get_submodule(name)) else 4):
                     raise ModelError("its output is no feature map [N,C,H,W]", where=name, fix="name a convolution")
             widths.append([tap.outputs[name].shape[1] for name in names])
     return Adapters(*widths), list(layers)

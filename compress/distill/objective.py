@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compress.distill.features import Adapters, Tap, features
+from compress.distill.contrastive import Heads
+from compress.distill.features import Adapters, Tap, as_map, features
 from compress.distill.remember import Remembering
 from compress.distill.terms import TERMS, Seen, Settings
 from compress.losses import Objective
@@ -33,10 +34,12 @@ class Distillation(Objective):
         example: One input, float32 [1,C,H,W].
 
     Attributes:
-        adapters: To be trained along with the student; None where no term needs them.
+        adapters: Of feature maps; None where no term needs them.
+        heads: Of embeddings, for the contrastive term.
 
     Raises:
-        ModelError: A layer that is not there, or that gives no feature map; no linear layer at the end.
+        ModelError: A layer that is not there, or that gives no feature map; no linear layer at the end, or one that
+            sees more than one vector of an input.
 
     Example:
         >>> teacher, student, x = nn.Linear(2, 3), nn.Linear(2, 3), torch.ones(4, 2)
@@ -63,14 +66,24 @@ class Distillation(Objective):
         self.weights, self.settings = dict(weights), settings
         self.layers = tuple(layers) if weights.keys() & LAYERED else ()
         self._heads: tuple[str, str] | None = None
+        self.heads: Heads | None = None
         if weights.keys() & EMBEDDED:
             self._heads = last_linear(student, example), last_linear(teacher, example)
+            both = zip((student, teacher), self._heads, strict=True)
+            widths = [_embedding_width(model, head, example) for model, head in both]
+            self.heads = Heads(*widths) if "contrastive" in weights else None
         self.adapters: Adapters | None = None
         if self.layers:
             adapters, _ = features(student, teacher, self.layers, example)
             self.adapters = adapters if "features" in weights else None
         is_tapped = bool(self.layers) or self._heads is not None or isinstance(teacher, Remembering)
         self.teacher = teacher.eval() if is_tapped else Remembering(teacher)
+
+    @property
+    def trained(self) -> nn.Module | None:
+        """What is trained along with the student; None where no term needs it."""
+        found = [module for module in (self.adapters, self.heads) if module is not None]
+        return nn.ModuleList(found) if len(found) > 1 else next(iter(found), None)
 
     def forward(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Return the weighted sum for a batch."""
@@ -86,10 +99,10 @@ class Distillation(Objective):
             with torch.no_grad():
                 target = self.teacher(x)
             answer = model(x)
-        maps = tuple((mine.outputs[a], theirs.outputs[b]) for a, b in self.layers)
+        maps = tuple((as_map(mine.outputs[a]), as_map(theirs.outputs[b])) for a, b in self.layers)
         embeddings = (mine.inputs[head], theirs.inputs[teacher_head]) if self._heads else None
         adapters = () if self.adapters is None else tuple(self.adapters.convs)
-        return Seen(y, answer, target, maps, embeddings, adapters)
+        return Seen(y, answer, target, maps, embeddings, adapters, self.heads)
 
     def kept(self) -> dict[str, Any]:
         """Return the teacher's remembered answers."""
@@ -122,6 +135,17 @@ def last_linear(model: nn.Module, example: Tensor) -> str:
         for hook in hooks:
             hook.remove()
     if not called:
-        fix = "leave the relational term out, or end the network with a linear layer"
+        fix = "leave the relational and contrastive terms out, or end the network with a linear layer"
         raise ModelError("no linear layer is called, so there is no embedding to compare", fix=fix)
     return called[-1]
+
+
+@torch.no_grad()
+def _embedding_width(model: nn.Module, head: str, example: Tensor) -> int:
+    with Tap(model, [], head) as tap:
+        model.eval()(example)
+    found = tap.inputs[head]
+    if found.ndim != 2:
+        fix = "leave the relational and contrastive terms out, or pool before this layer"
+        raise ModelError(f"its input {list(found.shape)} is no embedding [N,D]", where=head, fix=fix)
+    return int(found.shape[1])

@@ -6,6 +6,7 @@ With an augmentation that never repeats itself the memory fills up and is given 
 What is remembered travels in the checkpoint: a resumed training gets the same bits.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ class Remembering(nn.Module):
     """Answers as the teacher does, and asks it only for inputs that are new.
 
     Args:
-        teacher: Called in eval mode, without gradients; its answer is [N,K].
+        teacher: Called in eval mode, without gradients; its answer is [N,K], of a map of answers [N,K,H,W].
         limit_bytes: What the answers and their keys may take; beyond it the memory is given up.
 
     Example:
@@ -76,7 +77,8 @@ class Remembering(nn.Module):
         used, needed = len(self._places), len(self._places) + len(keys)
         self.asked += len(keys)
         if needed > len(self._answers):
-            larger = torch.empty(max(1024, 2 * needed), answers.shape[1])
+            most = needed + self.limit_bytes // (4 * answers[0].numel())  # more are never kept
+            larger = torch.empty(min(max(1024, 2 * needed), most), *answers.shape[1:])
             if used:
                 larger[:used] = self._answers[:used]
             self._answers = larger
@@ -84,7 +86,7 @@ class Remembering(nn.Module):
         self._places.update(zip(keys, range(used, needed), strict=True))
 
     def _bytes_each(self) -> int:
-        return 8 + 4 * self._answers.shape[1]
+        return 8 + 4 * math.prod(self._answers.shape[1:])
 
     def kept(self) -> dict[str, Any]:
         """Return the memory as tensors: keys [M] and answers [M,K]."""

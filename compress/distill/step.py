@@ -96,4 +96,4 @@ def _objective(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the adapters' first weights are part of the exact run
         loss = Distillation(teacher, model, step.terms, settings=settings, layers=step.layers, example=x[:1])
-    return loss, loss.adapters
+    return loss, loss.trained

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.distill.attention import attention_loss
+from compress.distill.contrastive import Heads, contrastive_loss
 from compress.distill.features import feature_loss
 from compress.distill.relational import relational_loss
 from compress.distill.soft_targets import soft_target_loss
@@ -35,6 +36,7 @@ class Seen:
         maps: For each pair of layers the student's output and the teacher's.
         embeddings: What enters the last linear layer of the student and of the teacher, [N,D] each.
         adapters: One for each pair of layers.
+        heads: Take both embeddings into one space.
     """
 
     y: Tensor
@@ -43,6 +45,7 @@ class Seen:
     maps: tuple[tuple[Tensor, Tensor], ...] = ()
     embeddings: tuple[Tensor, Tensor] | None = None
     adapters: tuple[nn.Module, ...] = ()
+    heads: Heads | None = None
 
 
 def _labels(seen: Seen, settings: Settings) -> Tensor:
@@ -67,10 +70,17 @@ def _relational(seen: Seen, _: Settings) -> Tensor:
     return relational_loss(*seen.embeddings)
 
 
+def _contrastive(seen: Seen, _: Settings) -> Tensor:
+    assert seen.embeddings is not None  # as above
+    assert seen.heads is not None
+    return contrastive_loss(*seen.heads(*seen.embeddings))
+
+
 TERMS: Final[dict[str, Callable[[Seen, Settings], Tensor]]] = {
     "labels": _labels,
     "soft-targets": _soft_targets,
     "features": _features,
     "attention": _attention,
     "relational": _relational,
+    "contrastive": _contrastive,
 }

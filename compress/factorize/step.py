@@ -105,6 +105,11 @@ def _decided(step: Factorize, model: nn.Module, data: Tensors) -> tuple[dict[str
         if not bool(torch.isfinite(place.module.weight).all()):
             raise ModelError("weights hold NaN or an infinity", where=name, fix="train the model again")
     skipped = {name: reason for name, place in every.items() if (reason := _reason(step, model, place))}
+    skipped |= {
+        name: f"its class {type(module).__name__} may compute more than its weight says"
+        for name, module in model.named_modules()
+        if isinstance(module, LAYERS) and type(module) not in LAYERS
+    }
     found = {name: place for name, place in every.items() if name not in skipped}
     if not found:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
@@ -134,6 +139,8 @@ def _reason(step: Factorize, model: nn.Module, place: Place) -> str:
         return "kept by the recipe"
     if getattr(place.module, "groups", 1) != 1:
         return f"a convolution of {place.module.groups} groups is thin already"
+    if step.method != "auto" and not step.ranks and not most_ranks(place.module, step.method):
+        return f"{step.method} takes apart k×k convolutions alone"
     users = [m for m in model.modules() if any(p is place.module.weight for p in m.parameters(recurse=False))]
     if len(users) > 1:
         return "its weight is shared with another layer"

@@ -23,7 +23,7 @@ __all__ = ["gate_gradients", "own_answer_loss"]
 
 
 def own_answer_loss(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the sum over samples of the cross-entropy with classes drawn from the logits themselves, [N,K] → scalar.
+    """Return the sum over samples of the cross-entropy with classes drawn from the logits themselves, [N,K,…] → scalar.
 
     The mean square of such gradients is the Fisher information; with the true classes it would only be so for a network
     that is never wrong (Kunstner et al. 2019, "Limitations of the empirical Fisher approximation").
@@ -33,8 +33,9 @@ def own_answer_loss(logits: Tensor, generator: torch.Generator) -> Tensor:
         >>> float(own_answer_loss(sure, torch.Generator().manual_seed(0)))
         0.0
     """
-    drawn = torch.multinomial(logits.detach().softmax(1), 1, generator=generator)[:, 0]
-    return nn.functional.cross_entropy(logits, drawn, reduction="sum")
+    flat = logits.movedim(1, -1).flatten(0, -2)
+    drawn = torch.multinomial(flat.detach().softmax(1), 1, generator=generator)[:, 0]
+    return nn.functional.cross_entropy(flat, drawn, reduction="sum")
 
 
 def gate_gradients(
@@ -43,14 +44,14 @@ def gate_gradients(
     """Return the gradient of every group's gates for every sample, [samples, width] each.
 
     Args:
-        model: In eval mode, classes as logits [N,K]; parameters are left without gradients.
+        model: In eval mode, classes as logits [N,K], or of each place [N,K,H,W]; parameters are left without gradients.
         groups: Of its pruning graph.
         x: Inputs, float32 [N,C,H,W]. No labels are needed.
         seed: Draws the classes.
         batch: Inputs in one pass.
 
     Raises:
-        ModelError: The answers are no logits [N,K], or nothing that can be gated reads a group.
+        ModelError: The answers are no logits, or nothing that can be gated reads a group.
     """
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, list[Tensor]] = {group.name: [] for group in groups}
@@ -58,7 +59,7 @@ def gate_gradients(
     for part in torch.split(x, batch):
         with _listening(groups) as reads, torch.enable_grad():
             logits = model(part)
-            if logits.ndim != 2:
+            if logits.ndim < 2 or logits.shape[1] < 2:
                 fix = "use method = 'taylor' or 'magnitude'"
                 raise ModelError(f"the answers {list(logits.shape)} are no logits", where="hessian", fix=fix)
             tensors = [tensor for heard in reads.values() for tensor in heard]

@@ -150,7 +150,7 @@ def bn_scale(group: Group) -> Tensor:
     """
     found = [(m, m.module.weight) for m in group.members if isinstance(m.module, NORMS) and m.module.affine]
     if not found:
-        fix = "use method = 'hessian' or 'magnitude'"
+        fix = "use method = 'hessian' or 'magnitude', or name it in keep"
         raise ModelError("no batch normalisation follows this layer", where=group.name, fix=fix)
     total = torch.zeros(group.width)
     for member, weight in found:

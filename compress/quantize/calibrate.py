@@ -36,7 +36,10 @@ def check_samples(samples: Tensor) -> tuple[str, ...]:
     where = "calibration data"
     if samples.dim() not in (3, 4) or samples.dtype != torch.float32:
         what = f"{str(samples.dtype).removeprefix('torch.')} of shape {list(samples.shape)}"
-        raise DataError(what, where=where, fix="give float32 of shape [N, C, H, W], already preprocessed")
+        fix = "give float32 of shape [N, C, H, W] or [N, C, L], already preprocessed"
+        if samples.dim() == 2:
+            fix = "give [N, C, H, W] or [N, C, L]; a network of flat inputs takes 'dynamic-int8' or 'weight-only-int8'"
+        raise DataError(what, where=where, fix=fix)
     if samples.numel() == 0:
         raise DataError("no samples", where=where, fix="give at least 64 typical inputs")
     parts = torch.split(samples, _MOST_SAMPLES)  # all at once would need the memory of the samples three times over
@@ -52,7 +55,7 @@ def check_samples(samples: Tensor) -> tuple[str, ...]:
 
 
 def calibrate(
-    graph: FloatGraph, samples: Tensor, *, observer: str = "squared-error", percentile: float = 99.99
+    graph: FloatGraph, samples: Tensor, *, observer: str = "rounding-error", percentile: float = 99.99
 ) -> Observed:
     """Return the range and the means of every tensor over samples [N, C, H, W], streaming in batches.
 
@@ -68,7 +71,7 @@ def calibrate(
         for start in range(0, samples.shape[0], batch):
             for name, values in evaluate(graph, samples[start : start + batch]):
                 if name not in observers:
-                    observers[name] = make_observer(observer, percentile)
+                    observers[name] = make_observer(observer, percentile, _limits(graph, name))
                     sums[name] = torch.zeros(values.shape[1], dtype=torch.float64)
                 observers[name].observe(_finite(graph, name, values))
                 sums[name] += (
@@ -76,6 +79,11 @@ def calibrate(
                 )
     means = {name: total / samples.shape[0] for name, total in sums.items()}
     return Observed({name: seen.range() for name, seen in observers.items()}, means)
+
+
+def _limits(graph: FloatGraph, name: str) -> tuple[float, float]:
+    producer = graph.producer(name)
+    return (-math.inf, math.inf) if producer is None else (producer.low, producer.high)
 
 
 def _finite(graph: FloatGraph, name: str, values: Tensor) -> Tensor:

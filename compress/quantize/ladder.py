@@ -23,7 +23,7 @@ __all__ = ["Attempt", "Climb", "Cures", "Judged", "climb", "divergence"]
 
 MARGIN = 1e-9
 WIDE_COUNTS = (1, 2, 4)
-TRIED = ("squared-error", "rounding-error", "percentile", "min-max")
+TRIED = ("rounding-error", "squared-error", "percentile", "min-max")
 """Observers of the first rung; entropy and moving average lost on every network that was measured."""
 
 

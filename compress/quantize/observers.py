@@ -12,7 +12,7 @@ from torch import Tensor
 from compress.quantize.semantics import HIGH, LOW, scale_and_zero_point
 from compress.quantize.stream_bins import Fitted, Histogram
 from compress.steps.quantize import OBSERVERS
-from edge_contract.errors import UsageError
+from edge_contract.errors import ModelError, UsageError
 
 __all__ = [
     "OBSERVERS",
@@ -146,6 +146,9 @@ class RoundingErrorObserver(Fitted):
     rounding does to it is no noise: all of them err alike, and the mean of the channel with them. The sum of each bin
     is kept beside its count, so that such values are known exactly.
 
+    Args:
+        limits: Of the clamp that the range stands for: codes beyond a ReLU6's 6 would not be clamped.
+
     Example:
         >>> observer = RoundingErrorObserver()
         >>> observer.observe(torch.cat([torch.full((9000,), 0.503), torch.linspace(0, 1, 999)]))
@@ -156,9 +159,9 @@ class RoundingErrorObserver(Fitted):
 
     _SPAN, _STEPS = 0.06, 121
 
-    def __init__(self) -> None:
+    def __init__(self, limits: tuple[float, float] = (-np.inf, np.inf)) -> None:
         super().__init__()
-        self._sums = np.zeros(self._BINS)
+        self._limits, self._sums = limits, np.zeros(self._BINS)
 
     def _add(self, index: Tensor, values: Tensor) -> None:
         super()._add(index, values)
@@ -176,7 +179,11 @@ class RoundingErrorObserver(Fitted):
         used = np.flatnonzero(self._counts)
         means, counts = self._sums[used] / self._counts[used], self._counts[used].astype(np.float64)
         factors = np.linspace(1.0 - self._SPAN, 1.0 + self._SPAN, self._STEPS)
-        best = min(factors, key=lambda factor: _rounding_error(means, counts, low * factor, high * factor))
+        factors = factors[(low * factors >= self._limits[0]) & (high * factors <= self._limits[1])]
+        try:
+            best = min(factors, key=lambda factor: _rounding_error(means, counts, low * factor, high * factor))
+        except ModelError:  # beyond float32: whoever makes codes of it can name the tensor
+            return low, high
         return low * float(best), high * float(best)
 
 
@@ -236,21 +243,22 @@ def _divergence(centres: NDArray[np.float64], counts: NDArray[np.float64], low: 
 
 _MAKERS: dict[str, Callable[[], Observer]] = {
     "squared-error": SquaredErrorObserver,
-    "rounding-error": RoundingErrorObserver,
     "entropy": EntropyObserver,
     "moving-average": MovingAverageObserver,
     "min-max": MinMaxObserver,
 }
 
 
-def make_observer(name: str, percentile: float = 99.99) -> Observer:
-    """Return a fresh observer by name.
+def make_observer(name: str, percentile: float = 99.99, limits: tuple[float, float] = (-np.inf, np.inf)) -> Observer:
+    """Return a fresh observer by name; ``limits`` are those of the clamp that its range will stand for.
 
     Raises:
         UsageError: An unknown name, or a percentile outside (50, 100].
     """
     if name == "percentile":
         return PercentileObserver(percentile)
+    if name == "rounding-error":
+        return RoundingErrorObserver(limits)
     if name not in _MAKERS:
         raise UsageError(f"unknown observer '{name}'", fix=f"use one of {', '.join(OBSERVERS)}")
     return _MAKERS[name]()

@@ -20,6 +20,7 @@ from compress.quantize.weights import weight_limit
 __all__ = ["Moments", "Seen", "moments", "rounded", "wanted_weight"]
 
 _DAMPING = 0.1  # of H's mean diagonal: how strongly the float weights hold where the data say little
+_CANCELLED = 1e-12  # of the mean square, for each input: smaller variances are what float64 left over
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +59,10 @@ def moments(seen: Seen) -> Moments:
     """Return a layer's moments, summed batch by batch."""
     count, sums = 0, [torch.zeros((), dtype=torch.float64)] * 4
     for x, y in seen.batches():
-        rows, outputs = input_rows(seen.op, x), output_rows(seen.op, y)
+        # float32 would leave of a variance of 0 what passes for data, and may be negative
+        rows, outputs = input_rows(seen.op, x).double(), output_rows(seen.op, y).double()
         products = rows.sum(1), outputs.sum(1), rows.transpose(1, 2) @ rows, outputs.transpose(1, 2) @ rows
-        sums = [total + product.double() for total, product in zip(sums, products, strict=True)]
+        sums = [total + product for total, product in zip(sums, products, strict=True)]
         count += rows.shape[1]
     x, y, xx, yx = (total / count for total in sums)
     return Moments(x, y, xx - x.unsqueeze(2) * x.unsqueeze(1), yx - y.unsqueeze(2) * x.unsqueeze(1))
@@ -72,7 +74,9 @@ def wanted_weight(weight: Tensor, found: Moments) -> tuple[Tensor, Tensor]:
     Ridge regression towards the weights that are there: W = (C + λ W₀) (H + λ)⁻¹.
     """
     diagonal = found.hessian.diagonal(dim1=1, dim2=2)
-    damping = torch.diag_embed((_DAMPING * diagonal.mean(1, keepdim=True)).clamp(min=1e-12).expand_as(diagonal))
+    energy = (diagonal + found.inputs.square()).mean(1, keepdim=True)
+    least = (_CANCELLED * diagonal.shape[1] * energy).clamp(min=1e-12)
+    damping = torch.diag_embed(torch.maximum(_DAMPING * diagonal.mean(1, keepdim=True), least).expand_as(diagonal))
     damped = found.hessian + damping
     right = (found.cross + weight @ damping).transpose(1, 2)
     return torch.linalg.solve(damped, right).transpose(1, 2), damped

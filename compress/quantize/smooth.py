@@ -26,7 +26,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from edge_contract.errors import ModelError, UnsupportedOperatorError, UsageError
 
-__all__ = ["Migration", "migrations", "smooth"]
+__all__ = ["Migration", "migrations", "smooth", "smoothed"]
 
 _ATEN = torch.ops.aten
 _LINEAR = _ATEN.linear.default
@@ -80,10 +80,18 @@ def smooth(model: nn.Module, samples: Tensor, alpha: float = 0.5) -> nn.Module:
         raise UnsupportedOperatorError(what, where="smooth", fix="use it for transformers, or leave it out")
     peaks = _peaks(program, {node: name.weight for node, name in found.items()}, samples)
     parameters = dict(made.named_parameters(remove_duplicate=False))
+    hidden = {name for one in found.values() for name in (one.weight, *one.readers)} - parameters.keys()
+    if hidden:
+        raise ModelError("not a parameter of the module", where=f"smooth: {min(hidden)}", fix="leave it out")
     with torch.no_grad():
         for migration in found.values():
             _migrate(parameters, migration, peaks[migration.weight], alpha)
     return made
+
+
+def smoothed(model: nn.Module, samples: Tensor, alpha: float | None) -> nn.Module:
+    """Return what ``smooth`` makes of a model, or the model itself where no alpha asks for it."""
+    return model if alpha is None else smooth(model, samples, alpha)
 
 
 def migrations(model: nn.Module, example: Tensor) -> tuple[Migration, ...]:

@@ -130,7 +130,7 @@ def quantize(
     calibration: Tensor,
     *,
     embedding: bool = True,
-    observer: str = "squared-error",
+    observer: str = "rounding-error",
     percentile: float = 99.99,
     tie_free: bool = True,
     fixed_point: bool = True,

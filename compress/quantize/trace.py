@@ -9,7 +9,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from compress.quantize.graph import FloatGraph
 from compress.quantize.operators import HANDLERS
 from compress.quantize.reader import Reader, canonical
-from edge_contract.errors import ModelError
+from edge_contract.errors import ModelError, UnsupportedOperatorError
 
 __all__ = ["trace"]
 
@@ -50,6 +50,28 @@ def _exported(model: nn.Module, example: Tensor) -> Any:
         raise ModelError(f"cannot be traced on an input of shape {shape}: {reason}", where="model", fix=fix) from error
 
 
+_REFUSED: Final = {
+    nn.RNNBase: "its state goes round, and a plan's tensors are computed once",
+    nn.MultiheadAttention: "it multiplies activations with each other and normalises them by a softmax",
+    nn.LayerNorm: "it normalises by statistics of each input, which integers cannot fold into a layer",
+}
+_INSTEAD: Final = "use method = 'dynamic-int8', 'weight-only-int8' or 'float16'"
+_REWRITES: Final[dict[type, str]] = {
+    nn.LayerNorm: f"use BatchNorm2d, which folds into the convolution; in a transformer {_INSTEAD}"
+}
+
+
+def _refuse(model: nn.Module) -> None:
+    """Name the layer for which no plan can hold the network, before an operator on the way to it is named."""
+    for name, module in model.named_modules():
+        for kind, reason in _REFUSED.items():
+            if isinstance(module, kind):
+                what = f"{type(module).__name__} has no integer form: {reason}"
+                raise UnsupportedOperatorError(
+                    what, where=f"layer '{name or 'forward'}'", fix=_REWRITES.get(kind, _INSTEAD)
+                )
+
+
 def trace(model: nn.Module, example: Tensor) -> FloatGraph:
     """Return the operations of a model, traced on one input in evaluation mode; the model is unchanged.
 
@@ -60,6 +82,7 @@ def trace(model: nn.Module, example: Tensor) -> FloatGraph:
             model has more than one input or output.
         UnsupportedOperatorError: An operator that no plan can express; names the layer and a rewrite.
     """
+    _refuse(model)
     program = _exported(model, example)
     signature = program.graph_signature
     paths = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}

@@ -7,8 +7,8 @@ form               weights in the file                                   arithme
 float16            float16                                               float32                        1/2
 weight-only-int8   int8, -127..127, one scale per output channel         float32                        1/4
 weight-only-int4   int4, -7..7, one scale per block of at most 32        float32                        about 1/6.4
-dynamic-int8       int8, one scale per output channel                    int8 × uint8 activations, one  1/4
-                                                                         scale for each run
+dynamic-int8       int8, one scale per output channel; convolutions and  int8 × uint8 activations, one  1/4
+                   GRU cells stay float32                                scale for each run
 =================  ====================================================  =============================  ===============
 
 ``simulate`` returns a module that answers what the exported file answers (``export.module.rounded``), so that the
@@ -73,11 +73,18 @@ def simulate(model: nn.Module, form: str) -> nn.Module:
     for name, weight in weights.items():
         _check(name, weight, form)
     if form == "dynamic-int8":
+        _check_dynamic(made)
         return DynamicInt8(made)
     with torch.no_grad():
         for weight in weights.values():
             weight.copy_(_rounded(weight, form))
     return made
+
+
+def _check_dynamic(model: nn.Module) -> None:
+    if not any(True for _ in layer_weights(model, is_dynamic=True)):
+        what = "dynamic-int8 leaves convolutions and GRU cells in float, and there is no other layer"
+        raise UnsupportedOperatorError(what, where="model", fix="use static-int8, or weight-only-int8")
 
 
 def stored_bytes(model: nn.Module, form: str) -> int:
@@ -87,7 +94,8 @@ def stored_bytes(model: nn.Module, form: str) -> int:
         >>> [stored_bytes(nn.Linear(64, 10), form) for form in ("float32", "float16", *FORMS[:2])]  # 640 + 10 numbers
         [2600, 1320, 720, 440]
     """
-    weights = dict(named_weights(model)) if form != "float32" else {}
+    found = layer_weights(model, is_dynamic=form == "dynamic-int8") if form != "float32" else ()
+    weights = {name: weight for name, weight, _ in found}
     total = 4 * (sum(p.numel() for p in model.parameters()) - sum(w.numel() for w in weights.values()))
     return total + sum(_stored(weight, form) for weight in weights.values())
 

@@ -60,7 +60,7 @@ def _changes(models: Sequence[Compared]) -> str:
             axes.annotate(text, (change.points, y), (0, 6), textcoords="offset points", ha="center")
         axes.set_yticks(range(len(models)), [row.name for row in reversed(models)])
         axes.set_ylim(-0.5, len(models) - 0.3)
-        axes.set_xlabel("points of top-1 on the test split, second minus first")
+        axes.set_xlabel("points of accuracy on the test split, second minus first")
         axes.grid(axis="x", color=PALE, linewidth=0.7)
         axes.set_axisbelow(True)
 
@@ -68,7 +68,7 @@ def _changes(models: Sequence[Compared]) -> str:
 
 
 def _models(models: Sequence[Compared]) -> str:
-    head = ["model", "first, top-1 [95 %]", "second, top-1 [95 %]", "change, points [95 %]", "KB", "kMACs"]
+    head = ["model", "first, accuracy [95 %]", "second, accuracy [95 %]", "change, points [95 %]", "KB", "kMACs"]
     rows = [
         [
             row.name,
@@ -96,7 +96,7 @@ def _costs(first: CompressionReport, second: CompressionReport, names: tuple[str
                 continue
             axes.plot(*zip(*places, strict=True), "o-", color=colour, markersize=4.5, linewidth=1, label=name)
             axes.annotate(points[-1].name, places[-1], (6, 4), textcoords="offset points", color=colour, fontsize=8)
-        axes.set_title("top-1, % against weights, KB", fontsize=9, loc="left", fontweight="bold")
+        axes.set_title("accuracy, % against weights, KB", fontsize=9, loc="left", fontweight="bold")
         axes.margins(x=0.15, y=0.15)
         axes.grid(color=PALE, linewidth=0.6)
         axes.legend(fontsize=8)
@@ -105,7 +105,7 @@ def _costs(first: CompressionReport, second: CompressionReport, names: tuple[str
 
 
 def _steps(steps: Sequence[ComparedStep]) -> str:
-    head = ["step", "first, top-1", "second, top-1", "change, points [95 %]", "KB", "kMACs", "peak KB", "s"]
+    head = ["step", "first, accuracy", "second, accuracy", "change, points [95 %]", "KB", "kMACs", "peak KB", "s"]
     rows = []
     for row in steps:
         pair = (row.first, row.second)

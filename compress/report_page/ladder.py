@@ -10,7 +10,7 @@ from compress.report_page.style import CALM, INK, PALE, QUIET, picture, table
 __all__ = ["ladder_section"]
 
 
-def ladder_section(rungs: Sequence[Rung]) -> str:
+def ladder_section(rungs: Sequence[Rung], metric: str = "top-1") -> str:
     """Return a picture of the divergence and the drop of every attempt, and the table with what it bought."""
     kept = [rung for rung in rungs if rung.is_kept]
     first, best = rungs[0], kept[-1]
@@ -21,7 +21,7 @@ def ladder_section(rungs: Sequence[Rung]) -> str:
     height = 0.26 * len(rungs) + 0.8
     caption = "Filled: kept, the next rung built on it. Number: drop in points."
     chart = picture(lambda axes: _draw(axes, rungs), height=height, label="what the ladder tried", caption=caption)
-    return f'<p>{says}</p><div class="wide">{chart}</div>{_table(rungs)}'
+    return f'<p>{says}</p><div class="wide">{chart}</div>{_table(rungs, metric)}'
 
 
 def _name(rung: Rung) -> str:
@@ -54,7 +54,7 @@ def _draw(axes: Any, rungs: Sequence[Rung]) -> None:
     axes.grid(axis="x", color=PALE, linewidth=0.7)
 
 
-def _table(rungs: Sequence[Rung]) -> str:
+def _table(rungs: Sequence[Rung], metric: str) -> str:
     rows, before = [], None
     for rung in rungs:
         bought = "–" if before is None else f"{before.drop - rung.drop:+.2f}"
@@ -62,5 +62,5 @@ def _table(rungs: Sequence[Rung]) -> str:
         numbers = [score, f"{rung.drop:+.2f}", bought, f"{rung.divergence:.2e}", f"{rung.seconds:.1f}"]
         rows.append([rung.rung, rung.what, *numbers, "kept" if rung.is_kept else "no"])
         before = rung if rung.is_kept else before
-    head = ["rung", "tried", "top-1 [95 %]", "drop", "bought, points", "KL", "s", "kept"]
+    head = ["rung", "tried", f"{metric} [95 %]", "drop", "bought, points", "KL", "s", "kept"]
     return table(head, rows, words=2)

@@ -8,7 +8,7 @@ from compress.quantize.distribution import Histogram
 from compress.quantize.fidelity import Fidelity
 from compress.quantize.sensitivity import CHOICES, Sensitivity
 from compress.report_page.steps import CARD
-from compress.report_page.style import CALM, INK, LOUD, PALE, PAPER, cards, folded, picture, table
+from compress.report_page.style import CALM, INK, LOUD, PALE, cards, folded, picture, table
 
 __all__ = ["fidelity_section", "histogram_picture", "sensitivity_section"]
 
@@ -30,9 +30,10 @@ def fidelity_section(fidelity: Fidelity) -> str:
         else "No layer falls far below what it reads: the noise grows evenly."
     )
     last = fidelity.layers[-1]
+    names = ", ".join(f"{number} {layer}" for number, (_, layer) in enumerate(_marked(fidelity), 1))
     caption = (
         f"{fidelity.samples} calibration samples. Line: the integer network up to here, {last.sqnr_db:.1f} dB at the "
-        "output. Dots: what the layer adds alone; the lowest are named."
+        f"output. Dots: what the layer adds alone; in red: {names}."
     )
     chart = picture(
         lambda axes: _sqnr(axes, fidelity), height=3.1, label="signal to noise of every layer", caption=caption
@@ -52,21 +53,22 @@ def _sqnr(axes: Any, fidelity: Fidelity) -> None:
     axes.plot(places, [min(layer.sqnr_db, ceiling) for layer in layers], color=INK, linewidth=1.6, label="up to here")
     own = [min(layer.own_db, ceiling) for layer in layers]
     axes.plot(places, own, "o", color=CALM, markersize=4, label="this layer alone")
-    fall = fidelity.first_fall
-    named = {layer.layer for layer in (*fidelity.worst(3), *([fall] if fall is not None else []))}
-    shown = [(place, layer.layer) for place, layer in enumerate(layers) if layer.layer in named]
-    for i, (place, name) in enumerate(shown):
+    for number, (place, _) in enumerate(_marked(fidelity), 1):
         axes.plot([place], [own[place]], "o", color=LOUD, markersize=5)
-        near = i > 0 and place - shown[i - 1][0] < len(layers) / 5  # two names side by side would cover each other
-        above, side = (6, "right" if place > len(layers) / 2 else "left") if not near else (-13, "left")
-        box = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
-        words = {"textcoords": "offset points", "color": LOUD, "ha": side, "bbox": box, "fontsize": 8.5}
-        axes.annotate(name, (place, own[place]), (0, above), **words)
+        words = {"textcoords": "offset points", "color": LOUD, "ha": "center", "fontsize": 8.5, "fontweight": "bold"}
+        axes.annotate(str(number), (place, own[place]), (0, -13), **words)
     axes.set_xlim(-0.8, len(layers) - 0.2)
     axes.set_xlabel("layers, in the order of computation")
     axes.set_ylabel("SQNR, dB")
     axes.grid(axis="y", color=PALE, linewidth=0.7)
     axes.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+
+def _marked(fidelity: Fidelity) -> list[tuple[int, str]]:
+    """Return (place, name) of the layers that are pointed at: the three that add most, and the first that falls."""
+    fall = fidelity.first_fall
+    named = {layer.layer for layer in (*fidelity.worst(3), *([fall] if fall is not None else []))}
+    return [(place, layer.layer) for place, layer in enumerate(fidelity.layers) if layer.layer in named]
 
 
 def _smalls(fidelity: Fidelity, names: Sequence[str]) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy against cost: the steps of a run, models of others, and the trials of a search."""
+"""Accuracy against cost: the steps of a run, and the trials of the search that led to it."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from compress.report import CompressionReport, Point, StepReport
 from compress.report_page.steps import title
-from compress.report_page.style import CALM, INK, LOUD, PALE, QUIET, picture
+from compress.report_page.style import CALM, INK, PALE, QUIET, picture
 
 __all__ = ["front", "pareto_pictures", "point_of"]
 
@@ -42,11 +42,11 @@ def front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def pareto_pictures(report: CompressionReport) -> tuple[str, ...]:
     """Return one small picture for every cost that was measured; steps before any training are left out."""
     steps = [point_of(step) for step in report.steps if step.number or step.method != "untrained"]
-    groups = {"step": steps, "peer": list(report.peers), "trial": list(report.trials)}
-    return tuple(found for cost in COSTS if (found := _picture(cost, groups)))
+    groups = {"step": steps, "trial": list(report.trials)}
+    return tuple(found for cost in COSTS if (found := _picture(report, cost, groups)))
 
 
-def _picture(cost: str, groups: dict[str, list[Point]]) -> str:
+def _picture(report: CompressionReport, cost: str, groups: dict[str, list[Point]]) -> str:
     price = COSTS[cost]
     shown = {name: [(p, c) for p in points if (c := price(p))] for name, points in groups.items()}
     every = [(c, 100 * p.accuracy) for points in shown.values() for p, c in points]
@@ -57,23 +57,37 @@ def _picture(cost: str, groups: dict[str, list[Point]]) -> str:
         _front(axes, every)
         for point, place in shown["trial"]:
             axes.plot([place], [100 * point.accuracy], ".", color=QUIET, markersize=4)
-        _named(axes, shown["peer"], LOUD, "D")
-        _named(axes, shown["step"], INK, "o")
+        _named(axes, shown["step"])
         _path(axes, [(place, 100 * point.accuracy) for point, place in shown["step"]])
         costs = [c for c, _ in every]
         if max(costs) / min(costs) > _LOGARITHMIC:
-            axes.set_xscale("log")
+            _logarithmic(axes)
         axes.margins(x=0.18, y=0.16)
-        axes.set_title(f"top-1, % against {cost}", fontsize=9, loc="left", fontweight="bold")
+        axes.set_ylim(axes.get_ylim())
+        axes.set_yticks(
+            [tick for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= min(100, axes.get_ylim()[1])]
+        )
+        axes.set_title(f"{report.metric_word}, % against {cost}", fontsize=9, loc="left", fontweight="bold")
         axes.grid(color=PALE, linewidth=0.6)
         axes.set_axisbelow(True)
 
     return picture(draw, width=5.2, height=3.1, label=f"accuracy against {cost}")
 
 
+def _logarithmic(axes: Any) -> None:
+    """A logarithmic axis with plain numbers on it."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def _front(axes: Any, every: Sequence[tuple[float, float]]) -> None:
     best = front(every)
     axes.plot(*zip(*best, strict=True), color=CALM, linewidth=1.2, alpha=0.55, drawstyle="steps-post")
+    axes.plot(*zip(*best, strict=True), "o", color=CALM, markersize=9, fillstyle="none", markeredgewidth=1.1)
 
 
 def _path(axes: Any, places: Sequence[tuple[float, float]]) -> None:
@@ -84,11 +98,21 @@ def _path(axes: Any, places: Sequence[tuple[float, float]]) -> None:
             axes.annotate("", after, before, arrowprops=arrow)
 
 
-def _named(axes: Any, points: Sequence[tuple[Point, float]], colour: str, marker: str) -> None:
+def _named(axes: Any, points: Sequence[tuple[Point, float]]) -> None:
     for i, (point, place) in enumerate(points):
         height = 100 * point.accuracy
         if point.low is not None and point.high is not None:
-            axes.plot([place, place], [100 * point.low, 100 * point.high], color=colour, linewidth=0.8, alpha=0.5)
-        axes.plot([place], [height], marker, color=colour, markersize=4.5)
-        above = 5 if i % 2 == 0 else -11
-        axes.annotate(point.name, (place, height), (5, above), textcoords="offset points", color=colour, fontsize=8)
+            axes.plot([place, place], [100 * point.low, 100 * point.high], color=INK, linewidth=0.8, alpha=0.5)
+        axes.plot([place], [height], "o", color=INK, markersize=4.5)
+        above = 5 if _is_above(points, i) else -11
+        axes.annotate(point.name, (place, height), (5, above), textcoords="offset points", color=INK, fontsize=8)
+
+
+def _is_above(points: Sequence[tuple[Point, float]], number: int) -> bool:
+    """Tell whether a name stands above its point: of two neighbours, that of the better one."""
+    point, place = points[number]
+    others = [i for i in range(len(points)) if i != number]
+    if not others:
+        return True
+    near = min(others, key=lambda i: abs(points[i][1] - place))
+    return (point.accuracy, -number) >= (points[near][0].accuracy, -near)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from compress.report import StepReport
-from compress.report_page.style import CALM, INK, PALE, QUIET, picture
+from compress.report_page.style import CALM, INK, PALE, QUIET, kilobytes, picture
 
 __all__ = ["accuracy_picture", "cost_pictures", "loss_picture", "title", "width_picture"]
 
@@ -17,8 +17,8 @@ def title(step: StepReport) -> str:
     return f"{step.number}. {step.kind}" if step.number else "entering"
 
 
-def accuracy_picture(steps: Sequence[StepReport]) -> str:
-    """Return validation accuracy with its interval after each step; a model that was not trained is left out."""
+def accuracy_picture(steps: Sequence[StepReport], metric: str = "top-1") -> str:
+    """Return the metric on the validation split with its interval after each step, without an untrained model."""
     shown = [step for step in steps if step.number or step.method != "untrained"] or list(steps)
 
     def draw(axes: Any) -> None:
@@ -30,7 +30,7 @@ def accuracy_picture(steps: Sequence[StepReport]) -> str:
             axes.annotate(text, place, (0, 6), textcoords="offset points", ha="center")
         axes.set_yticks(range(len(shown)), [title(step) for step in reversed(shown)])
         axes.set_ylim(-0.5, len(shown) - 0.3)
-        axes.set_xlabel("top-1 on the validation split, %")
+        axes.set_xlabel(f"{metric} on the validation split, %")
         axes.grid(axis="x", color=PALE, linewidth=0.7)
         axes.set_axisbelow(True)
 
@@ -44,9 +44,9 @@ def cost_pictures(steps: Sequence[StepReport]) -> tuple[str, ...]:
     size = [step.size_kb for step in steps]
     zipped = [step.zipped_kb for step in steps]
     found = [
-        _bars(steps, "weights, KB", size, lambda v: f"{v:.1f}", zipped),
+        _bars(steps, "weights, KB", size, kilobytes, zipped),
         _bars(steps, "multiply-accumulates, thousands", [s.cost.macs / 1e3 for s in steps], lambda v: f"{v:,.0f}"),
-        _bars(steps, "activations at their peak, KB", [step.memory_kb for step in steps], lambda v: f"{v:.1f}"),
+        _bars(steps, "activations at their peak, KB", [step.memory_kb for step in steps], kilobytes),
     ]
     if any(step.latency_ms is not None for step in steps):
         times = [step.latency_ms or 0.0 for step in steps]
@@ -102,8 +102,10 @@ def loss_picture(steps: Sequence[StepReport]) -> str:
 
 def width_picture(steps: Sequence[StepReport]) -> str:
     """Return the channels of each convolution as it entered and at the end; empty if none changed."""
-    before = {layer.name: layer.channels for layer in steps[0].cost.layers if layer.kind == "Conv2d"}
-    after = {layer.name: layer.channels for layer in steps[-1].cost.layers if layer.kind == "Conv2d"}
+    before, after = (
+        {layer.name: layer.channels for layer in step.cost.layers if layer.kind.startswith("Conv")}
+        for step in (steps[0], steps[-1])
+    )
     if before == after:
         return ""
 

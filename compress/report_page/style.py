@@ -8,7 +8,20 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-__all__ = ["CALM", "INK", "LOUD", "PALE", "PAPER", "QUIET", "cards", "document", "folded", "picture", "table"]
+__all__ = [
+    "CALM",
+    "INK",
+    "LOUD",
+    "PALE",
+    "PAPER",
+    "QUIET",
+    "cards",
+    "document",
+    "folded",
+    "kilobytes",
+    "picture",
+    "table",
+]
 
 # Stand-ins while drawing; in the SVG each becomes a CSS variable, so that one picture serves light and dark.
 INK, QUIET, CALM, LOUD, PALE, PAPER = "#1d2b36", "#5b6b76", "#2f6f9f", "#b3402f", "#d7e3ec", "#fefefe"
@@ -16,7 +29,7 @@ _NAMES: Final = {INK: "ink", QUIET: "quiet", CALM: "calm", LOUD: "loud", PALE: "
 _DARK: Final = {INK: "#e4ebf0", QUIET: "#9db0bd", CALM: "#79b8e6", LOUD: "#f08d79", PALE: "#33434f", PAPER: "#11181e"}
 _STYLE: Final = """
 body { font: 15px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+  max-width: 66rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2.6rem 0 .3rem; } h3 { font-size: 1rem; }
 p { margin: .4rem 0; } .quiet { color: var(--quiet); font-size: .88rem; }
 .kept { color: var(--calm); } .missed { color: var(--loud); font-weight: 600; }
@@ -69,6 +82,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[st
             body.append(f'<tr><td class="note" colspan="{len(head)}">{html.escape(note)}</td></tr>')
     names = line(head, "th")
     return f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def kilobytes(value: float) -> str:
+    """Return a number of KB as a page shows it.
+
+    Example:
+        >>> kilobytes(22.524), kilobytes(18524.032)
+        ('22.5', '18,524')
+    """
+    return f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
 
 
 def folded(summary: str, inside: str) -> str:

@@ -97,6 +97,7 @@ def _finish(
 ) -> None:
     """Run the best recipe to its end, from the steps that its trial left, and save the model."""
     import tomllib
+    from dataclasses import replace
 
     import tomli_w
 
@@ -114,7 +115,7 @@ def _finish(
     with Terminal(console) as terminal:
         watch = stopwatches.load(stopwatch)
         made = pipeline.run(chosen, out / WORK, teacher_weights=teacher_weights, listener=terminal, stopwatch=watch)
-    made.save(out / BEST)
+    replace(made, report=replace(made.report, trials=study.points)).save(out / BEST)
 
 
 def _say(recipe: "Recipe", study: "Study", out: Path, *, as_json: bool) -> None:

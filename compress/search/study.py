@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from compress.recipe import Recipe
+from compress.report_parts import Point
 from compress.search.space import Choice, Search, varied
 from compress.search.task import Result, Rival, Task
 from compress.search.workers import Workers
@@ -55,6 +56,16 @@ class Study:
     trials: tuple[Trial, ...]
     front: tuple[int, ...]
     winner: int
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The complete trials, as a report's page draws them beside the steps of the winner."""
+        complete = [(trial.number, trial.result.values) for trial in self.trials if trial.result.state == "complete"]
+        costs = ("size_kb", "macs", "latency_ms")
+        return tuple(
+            Point(f"trial {number}", values["accuracy"], **{key: values[key] for key in costs if key in values})
+            for number, values in complete
+        )
 
     def to_json(self) -> dict[str, Any]:
         trials = [trial.to_json() for trial in self.trials]

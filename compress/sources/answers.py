@@ -13,7 +13,7 @@ from compress.sources.models import load_model, load_teacher
 from compress.splits import SealedSplit, Split, WorkingData
 from edge_contract.errors import RecipeError
 
-__all__ = ["answered", "judge", "load_answered", "with_answers"]
+__all__ = ["answered", "judge", "load_answered", "load_validation", "with_answers"]
 
 
 def judge(recipe: Recipe, entering: nn.Module, teacher: nn.Module | None) -> nn.Module:
@@ -75,3 +75,12 @@ def load_answered(recipe: Recipe, teacher_weights: Path | None = None) -> tuple[
         return data, sealed
     teacher = None if recipe.model.is_trained else load_teacher(recipe, teacher_weights)
     return answered(recipe, data, load_model(recipe), teacher), sealed
+
+
+def load_validation(recipe: Recipe) -> Split:
+    """Return the validation split alone, with the judge's answers where there are no labels; errors as above."""
+    data, _sealed = load_data(recipe)
+    if recipe.data.metric != "agreement" or data.validation.is_labelled:
+        return data.validation
+    teacher = None if recipe.model.is_trained else load_teacher(recipe)
+    return with_answers(recipe, data.validation, judge(recipe, load_model(recipe), teacher))

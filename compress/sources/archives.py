@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from compress.splits import NAMES, UNLABELLED, DataSplits, Split, sizes_of, split_by_class, split_by_group
 from edge_contract.errors import DataError
 
-__all__ = ["read_archive"]
+__all__ = ["read_archive", "read_inputs"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -41,13 +41,30 @@ def read_archive(path: Path, *, seed: int) -> DataSplits:
     return split_by_class(x, _classes(y, path), sizes_of(len(x)), seed=seed, labels=labels)
 
 
+def read_inputs(path: Path) -> NDArray[Any]:
+    """Return the array ``x`` of an archive: inputs without labels.
+
+    Raises:
+        DataError: No archive, or no ``x`` in it.
+    """
+    arrays = _arrays(path)
+    if "x" not in arrays:
+        what = f"arrays {', '.join(sorted(arrays)) or 'none'}; x is missing"
+        raise DataError(what, where=str(path), fix="write the inputs as x")
+    return arrays["x"]
+
+
 def _arrays(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except Exception as error:
         fix = "write it with numpy.savez(path, x=…, y=…)"
         raise DataError(f"no .npz archive: {type(error).__name__}", where=str(path), fix=fix) from error
+    for name, array in arrays.items():
+        if not array.ndim:
+            raise DataError(f"'{name}' is one number", where=str(path), fix="give an array with one row for each input")
+    return arrays
 
 
 def _classes(y: NDArray[Any], path: Path) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from edge_agent.runner.images import arrange
 from edge_contract.errors import DataError, MissingDependencyError
 from edge_contract.preprocess import Preprocess, Preprocessing
 
-__all__ = ["read_folder"]
+__all__ = ["read_folder", "read_images"]
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 Image = NDArray[np.uint8]
@@ -37,17 +37,32 @@ def read_folder(folder: Path, preprocess: Preprocessing, *, seed: int) -> DataSp
         DataError: An image cannot be read, stands in no class, in an unknown one, or twice; names the file.
         MissingDependencyError: Pillow is not installed.
     """
-    if not isinstance(preprocess, Preprocess):
-        raise DataError("images for a model of another kind", where=str(folder), fix='use kind = "image"')
+    kind = _check_kind(preprocess, folder)
     names = [name for name in NAMES if (folder / name).is_dir()]
     named = {name: _files(folder / name) for name in names} if names else {"": _files(folder)}
     labels = _labels(named, folder)
-    x, y = _stacked([item for name in named for item in named[name]], labels, preprocess, folder)
+    x, y = _stacked([item for name in named for item in named[name]], labels, kind, folder)
     if not names:
         return split_by_class(x, y, sizes_of(len(x)), seed=seed, labels=labels)
     edges = np.cumsum([0, *(len(named[name]) for name in names)])
     parts = {n: Split(x[a:b], y[a:b]) for n, a, b in zip(names, edges, edges[1:], strict=False)}
     return _completed(parts, labels, seed, folder)
+
+
+def read_images(folder: Path, preprocess: Preprocessing) -> NDArray[Any]:
+    """Return every image of a folder, raw, whatever class folder it stands in: inputs without labels.
+
+    Raises:
+        DataError, MissingDependencyError: As ``read_folder``.
+    """
+    found = _check_kind(preprocess, folder)
+    return _stacked([(path, "") for path, _ in _files(folder)], (), found, folder)[0]
+
+
+def _check_kind(preprocess: Preprocessing, folder: Path) -> Preprocess:
+    if not isinstance(preprocess, Preprocess):
+        raise DataError("images for a model of another kind", where=str(folder), fix='use kind = "image"')
+    return preprocess
 
 
 def _files(folder: Path) -> Named:

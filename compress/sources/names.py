@@ -11,19 +11,35 @@ from typing import Any
 from compress.recipe_table import nearest
 from edge_contract.errors import RecipeError, StropError
 
-__all__ = ["call", "resolve"]
+__all__ = ["call", "holding", "resolve"]
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let ``module:callable`` name modules beside the recipe and in the current folder, as ``python -m`` does."""
-    added = [str(path) for path in (Path.cwd(), folder.resolve()) if str(path) not in sys.path]
+def _importable(folder: Path, module: str) -> Iterator[None]:
+    """Let a module be found in the current folder, as ``python -m`` does, beside the recipe, and above it."""
+    places = dict.fromkeys((Path.cwd(), folder.resolve(), *holding(folder.resolve(), module)))
+    added = [str(path) for path in places if str(path) not in sys.path]
     sys.path.extend(added)
     try:
         yield
     finally:
         for path in added:
             sys.path.remove(path)
+
+
+def holding(folder: Path, module: str) -> tuple[Path, ...]:
+    """Return the nearest folder above a recipe in which a module of that name lies, none if there is none.
+
+    A recipe in a package names its modules as they name each other, and runs from any folder.
+
+    Example:
+        >>> here = Path(__file__).parent
+        >>> [path == here.parents[1] for path in holding(here, "compress.sources.names")], holding(here, "json.decoder")
+        ([True], ())
+    """
+    inside = Path(*module.split("."))
+    wanted = (inside.with_suffix(".py"), inside / "__init__.py")
+    return tuple(place for place in folder.parents if any((place / path).is_file() for path in wanted))[:1]
 
 
 def resolve(reference: str, *, where: str, key: str, folder: Path) -> Callable[..., Any]:
@@ -34,7 +50,7 @@ def resolve(reference: str, *, where: str, key: str, folder: Path) -> Callable[.
     """
     module_name, _, name = reference.partition(":")
     try:
-        with _importable(folder):
+        with _importable(folder, module_name):
             found: Any = importlib.import_module(module_name)
     except StropError:
         raise

@@ -10,7 +10,6 @@ network is then compared with the program on random inputs, of one sample and of
 import operator
 import warnings
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from compress.quantize.reader import arguments
 from compress.sources.assembly import Assembly, filled
+from compress.sources.exported import load_exported
 from compress.sources.program_layers import LAYERS, PLAIN
 from compress.sources.program_recurrent import RECURRENT, call_recurrent, read_recurrent
 from edge_contract.errors import ModelError, UnsupportedOperatorError
@@ -67,14 +67,11 @@ def load_program(path: Path) -> fx.GraphModule:
 
 def _read(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # From memory: torch.export.load leaves a damaged file open.
-            return torch.export.load(BytesIO(path.read_bytes()))
+        return load_exported(path.read_bytes())
     except FileNotFoundError as error:
         raise ModelError("no such file", where=str(path), fix="check the path of the model") from error
     except Exception as error:  # zipfile, json and torch each fail in their own words
-        reason = (str(error).splitlines() or [""])[0][:150]
+        reason = (str(error).splitlines() or [""])[0][:150].rstrip(". ")
         fix = "write it with torch.export.save(torch.export.export(model.eval(), (x,)), path)"
         raise ModelError(f"no exported program: {type(error).__name__}: {reason}", where=str(path), fix=fix) from error
 

@@ -11,7 +11,7 @@ __all__ = ["METHODS", "OBSERVERS", "ROUNDINGS", "Mixed", "Quantize", "Settings",
 
 METHODS: Final = ("static-int8", "qat-int8", "dynamic-int8", "weight-only-int8", "weight-only-int4", "float16")
 PLANNED: Final = ("static-int8", "qat-int8")
-OBSERVERS: Final = ("squared-error", "rounding-error", "percentile", "min-max", "entropy", "moving-average")
+OBSERVERS: Final = ("rounding-error", "squared-error", "percentile", "min-max", "entropy", "moving-average")
 ROUNDINGS: Final = ("nearest", "adaptive")
 
 
@@ -29,7 +29,7 @@ class Settings:
         bits: Layer → ``4``, ``8`` or ``float``, where they differ (``quantize.mixed`` chooses them).
     """
 
-    observer: str = "squared-error"
+    observer: str = "rounding-error"
     percentile: float = 99.99
     equalize: bool = False
     correct_bias: bool = True
@@ -55,6 +55,8 @@ class Quantize:
         settings: Of the plan.
         mixed: A budget for bits per layer; None takes 8 for all.
         ladder: Whether a missed ``max_drop`` is cured by trying harder.
+        smooth: Share of the difficulty that moves from activations to weights before ``dynamic-int8``, 0 to 1; None
+            leaves both as they are.
         qat: The short training of ``qat-int8`` and of the ladder's last rung.
         max_drop: As in ``Train``.
     """
@@ -66,13 +68,14 @@ class Quantize:
     ladder: bool = True
     qat: Training = field(default_factory=lambda: Training(epochs=1, batch=128, learning_rate=1e-4, weight_decay=0.0))
     max_drop: float | None = None
+    smooth: float | None = None
 
 
 def read_quantize(table: Table) -> Quantize:
     """Return a ``quantize`` step."""
     method = table.text("method", "static-int8", among=METHODS)
     settings = Settings(
-        table.text("observer", "squared-error", among=OBSERVERS),
+        table.text("observer", "rounding-error", among=OBSERVERS),
         table.number("percentile", 99.99, low=50.01, high=100.0),
         table.flag("equalize", default=False),
         table.flag("correct_bias", default=True),
@@ -84,7 +87,10 @@ def read_quantize(table: Table) -> Quantize:
     qat = table.table("qat", {})
     training = read_training(qat, epochs=1, learning_rate=1e-4, batch=128, weight_decay=0.0)
     qat.done()
-    step = Quantize(method, settings, mixed, ladder, training, table.number("max_drop", None, high=100.0))
+    smooth = table.number("smooth", None, high=1.0)
+    step = Quantize(method, settings, mixed, ladder, training, table.number("max_drop", None, high=100.0), smooth)
+    if smooth is not None and method != "dynamic-int8":
+        raise table.refuse("smooth", f"'{method}' rounds no activations while it runs", 'use method = "dynamic-int8"')
     if method not in PLANNED and (settings != Settings() or mixed is not None):
         key = "mixed" if mixed is not None else next(k for k in vars(settings) if k in table)
         raise table.refuse(key, f"'{method}' makes no plan", f"remove it, or use one of {', '.join(PLANNED)}")

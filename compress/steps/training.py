@@ -9,14 +9,15 @@ from compress.recipe_table import Table
 __all__ = ["EMBEDDED", "LAYERED", "METHODS", "TERMS", "Distill", "Train", "Training", "read_distill", "read_train"]
 __all__ += ["read_training"]
 
-TERMS: Final = ("labels", "soft-targets", "features", "attention", "relational")
+TERMS: Final = ("labels", "soft-targets", "features", "attention", "relational", "contrastive")
 """Of the loss of a distillation; ``labels`` is the cross-entropy."""
 LAYERED: Final = frozenset({"features", "attention"})
 """Terms that compare feature maps of named layers."""
-EMBEDDED: Final = frozenset({"relational"})
+EMBEDDED: Final = frozenset({"relational", "contrastive"})
 """Terms that compare what enters the last linear layer."""
-_ADDED: Final = {"features": 1.0, "attention": 20.0, "relational": 25.0}  # method → default weight of its term
-METHODS: Final = ("soft-targets", "features", "attention", "relational", "self", "mutual", "combined")
+_ADDED: Final = {"features": 1.0, "attention": 20.0, "relational": 25.0, "contrastive": 0.8}
+"""Method → default weight of its term."""
+METHODS: Final = ("soft-targets", "features", "attention", "relational", "contrastive", "self", "mutual", "combined")
 INITS: Final = ("as-is", "teacher", "fresh")
 TEACHERS: Final = ("recipe", "itself", "peer")
 _OWN_TEACHER: Final = {"self": "itself", "mutual": "peer"}  # method → whom it learns from

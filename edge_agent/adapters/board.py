@@ -3,10 +3,13 @@
 
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["facts", "free_bytes", "health"]
+from edge_agent.adapters import binding, time_floor
+
+__all__ = ["facts", "free_bytes", "free_inodes", "health", "rss_kb"]
 
 _MODEL = Path("/proc/device-tree/model")
 _THERMAL = Path("/sys/class/thermal/thermal_zone0/temp")
@@ -16,30 +19,29 @@ def facts() -> dict[str, Any]:
     """Return what does not change while the board runs.
 
     Example:
-        >>> sorted(facts())[:3]
-        ['cores', 'kernel', 'machine']
+        >>> sorted(facts())[:4]
+        ['cores', 'identity', 'kernel', 'machine']
     """
     name = os.uname()
-    found = {"machine": name.machine, "kernel": name.release, "python": platform.python_version()}
+    found: dict[str, Any] = {"machine": name.machine, "kernel": name.release, "python": platform.python_version()}
     text = _read(_MODEL).rstrip("\0\n")
-    return {**found, "cores": os.cpu_count() or 1, **({"model": text} if text else {})}
+    found["cores"], found["identity"] = os.cpu_count() or 1, binding.read_board().to_json()
+    return {**found, **({"model": text} if text else {})}
 
 
-def health(folder: Path, runner_pid: int | None) -> dict[str, Any]:
-    """Return memory, temperature and free disk; a sensor that is not there is left out.
+def health(folder: Path) -> dict[str, Any]:
+    """Return clock quality, memory, temperature and free disk; a sensor that is not there is left out.
 
     Args:
         folder: The data folder, whose disk counts.
-        runner_pid: The runner's process, if it is up.
     """
     disk = os.statvfs(folder)
     found: dict[str, Any] = {
-        "rss_kb": _rss_kb("self"),
+        "clock_quality": time_floor.QUALITIES.index(time_floor.quality(folder / "tuf", time.time())),
+        "rss_kb": rss_kb("self"),
         "disk_free_mb": disk.f_bavail * disk.f_frsize // 1_000_000,
         "inodes_free": disk.f_favail,
     }
-    if runner_pid is not None:
-        found["runner_rss_kb"] = _rss_kb(str(runner_pid))
     temperature = _read(_THERMAL).strip()
     if temperature.lstrip("-").isdigit():
         found["temperature_c"] = int(temperature) / 1000.0
@@ -52,8 +54,15 @@ def free_bytes(folder: Path) -> int:
     return disk.f_bavail * disk.f_frsize
 
 
-def _rss_kb(pid: str) -> int:
-    for line in _read(Path("/proc", pid, "status")).splitlines():
+def free_inodes(folder: Path) -> int | None:
+    """Return how many more files fit beside a folder, None on a file system that does not count them."""
+    disk = os.statvfs(folder)
+    return disk.f_favail if disk.f_files else None
+
+
+def rss_kb(pid: int | str) -> int:
+    """Return the resident memory of a process, 0 if it is gone."""
+    for line in _read(Path("/proc", str(pid), "status")).splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
     return 0

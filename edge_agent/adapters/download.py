@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import os
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 from edge_agent.adapters.tls import explain
 from edge_contract.errors import BundleError, DownloadError, UsageError
 
-__all__ = ["Cancelled", "Downloader", "file_digest"]
+__all__ = ["Cancelled", "Downloader", "Throttle", "file_digest"]
 
 CHUNK: Final = 64 * 1024
 SYNC_BYTES: Final = 1 << 20
@@ -31,6 +32,33 @@ class Cancelled(Exception):  # noqa: N818 - an order, not an error
     """The order was cancelled while bytes arrived; what is on disk stays for a resume."""
 
 
+class Throttle:
+    """How fast bytes may come, changed from the loop while a download runs.
+
+    Attributes:
+        limit_bps: Bytes per second, 0 for no limit.
+        held: Why no byte may come now; empty while they may.
+    """
+
+    def __init__(self, limit_bps: int = 0) -> None:
+        self.limit_bps, self.held = limit_bps, ""
+        self._due, self._lock = 0.0, threading.Lock()
+
+    def took(self, size: int, mono: float) -> float:
+        """Return how long to sleep after so many bytes, in seconds; a pause before is not made up for.
+
+        Example:
+            >>> throttle = Throttle(1000)
+            >>> throttle.took(500, 100.0), throttle.took(500, 100.0), throttle.took(500, 200.0)
+            (0.5, 1.0, 0.5)
+        """
+        if not self.limit_bps:
+            return 0.0
+        with self._lock:  # two models may be fetched at once, and share the link
+            self._due = max(self._due, mono) + size / self.limit_bps
+            return self._due - mono
+
+
 @dataclass(frozen=True)
 class Downloader:
     """Fetches blobs below one address.
@@ -38,13 +66,13 @@ class Downloader:
     Attributes:
         base_url: The server's device URL, such as ``https://fleet:8443``.
         context: TLS with our certificate; None for a plain ``http://`` address, which only tests use.
-        limit_bps: Bytes per second at most, 0 for no limit.
+        throttle: How fast bytes may come.
         wait: Sleeps so many seconds; True if the order was cancelled meanwhile.
     """
 
     base_url: str
     context: ssl.SSLContext | None
-    limit_bps: int
+    throttle: Throttle
     wait: Callable[[float], bool]
 
     def fetch(self, sha256: str, size: int, path: Path, progress: Callable[[int], None] = lambda done: None) -> None:
@@ -77,6 +105,7 @@ class Downloader:
         offset = _kept(path, size)
         if offset == size and path.exists():
             return
+        self._check_held()
         where = f"{self.base_url}/blobs/{sha256[:16]}"
         connection = self._connect()
         try:
@@ -90,6 +119,10 @@ class Downloader:
             raise explain(error, where) from error
         finally:
             connection.close()
+
+    def _check_held(self) -> None:
+        if self.throttle.held:
+            raise DownloadError(self.throttle.held, where=self.base_url, fix="it goes on by itself")
 
     def _connect(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.base_url)
@@ -109,7 +142,7 @@ class Downloader:
     def _copy(
         self, answer: http.client.HTTPResponse, handle: int, offset: int, size: int, progress: Callable[[int], None]
     ) -> None:
-        synced, began, start = offset, time.monotonic(), offset
+        synced = offset
         while offset < size:
             chunk = answer.read(min(CHUNK, size - offset))
             if not chunk:
@@ -122,10 +155,12 @@ class Downloader:
                 os.fsync(handle)
                 synced = offset
                 progress(offset)
-            ahead = (offset - start) / self.limit_bps - (time.monotonic() - began) if self.limit_bps else 0.0
-            if self.wait(max(0.0, ahead)):
+            if self.wait(self.throttle.took(len(chunk), time.monotonic())):
                 os.fsync(handle)
                 raise Cancelled
+            if self.throttle.held and offset < size:
+                os.fsync(handle)
+                self._check_held()
 
 
 def _kept(path: Path, size: int) -> int:

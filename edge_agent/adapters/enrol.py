@@ -15,18 +15,17 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 from tuf.api.serialization import DeserializationError
 
-from edge_agent.adapters import tls
+from edge_agent.adapters import binding, keys, tls
 from edge_agent.adapters.jobs import parse_keys
 from edge_contract import canonical, durable
 from edge_contract.enrolment import EnrolmentAnswer, EnrolmentRequest, Token, check_device_name, parse_token
-from edge_contract.errors import ContractError, EnrolmentError
+from edge_contract.errors import EnrolmentError
+from edge_contract.renewal import BoardIdentity
 
 __all__ = ["enrol"]
 
@@ -54,15 +53,15 @@ def enrol(data: Path, server: str, token_text: str, device: str, *, replace: boo
         raise EnrolmentError("this device is enrolled already", where=str(data / "identity"), fix=fix)
     ca_pem = _fetch_ca(server, token)
     is_first, is_new = not (data / _PENDING).exists(), not data.exists()
-    key = _pending_key(data)
-    status, body = _ask(server, ca_pem, EnrolmentRequest(str(token), device, _request(key, device)))
+    key, board = keys.pending_key(data / _PENDING), binding.read_board()
+    status, body = _ask(server, ca_pem, EnrolmentRequest(str(token), device, keys.request(key, device), board))
     if status != 200:
         if is_first and 400 <= status < 500:  # refused before the token was used: the key is for nothing
             _drop_pending(data, with_folder=is_new)
-        raise EnrolmentError(_refusal(body) or f"HTTP {status}", where=urlsplit(server).netloc)
+        raise EnrolmentError(keys.refusal(body) or f"HTTP {status}", where=urlsplit(server).netloc)
     answer = EnrolmentAnswer.from_bytes(body)
     _check_answer(answer, ca_pem, key, device)
-    return _store(data, answer, ca_pem, server)
+    return _store(data, answer, ca_pem, server, board)
 
 
 def _fetch_ca(server: str, token: Token) -> str:
@@ -87,29 +86,6 @@ def _fetch_ca(server: str, token: Token) -> str:
     return ssl.DER_cert_to_PEM_cert(der)
 
 
-def _pending_key(data: Path) -> ec.EllipticCurvePrivateKey:
-    folder = data / _PENDING
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / "device.key"
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-        if isinstance(key, ec.EllipticCurvePrivateKey):
-            return key
-    except (OSError, ValueError, TypeError):
-        pass  # none yet, or cut short: make one
-    new = ec.generate_private_key(ec.SECP256R1())
-    form = serialization.PrivateFormat.PKCS8
-    pem = new.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-    durable.write(path, pem, mode=durable.PRIVATE)
-    return new
-
-
-def _request(key: ec.EllipticCurvePrivateKey, device: str) -> str:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
-    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return csr.public_bytes(serialization.Encoding.PEM).decode()
-
-
 def _drop_pending(data: Path, *, with_folder: bool) -> None:
     (data / _PENDING / "device.key").unlink()
     (data / _PENDING).rmdir()
@@ -125,27 +101,13 @@ def _ask(server: str, ca_pem: str, request: EnrolmentRequest) -> tuple[int, byte
         connection.close()
 
 
-def _refusal(body: bytes) -> str:
-    """Return the server's own words in ``{"error": …}`` or FastAPI's ``{"detail": …}``, printable and not too long."""
-    try:
-        document = canonical.loads(body)
-    except ContractError:
-        return ""
-    words = (
-        next((document.get(k) for k in ("error", "detail") if document.get(k)), "")
-        if isinstance(document, dict)
-        else ""
-    )
-    return "".join(c if c.isprintable() else " " for c in str(words))[:300]
-
-
 def _check_answer(answer: EnrolmentAnswer, ca_pem: str, key: ec.EllipticCurvePrivateKey, device: str) -> None:
     where = "enrolment answer"
     try:
         certificate = x509.load_pem_x509_certificate(answer.certificate.encode())
         ca = x509.load_pem_x509_certificate(ca_pem.encode())
         certificate.verify_directly_issued_by(ca)
-        names = [str(n.value) for n in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        names = keys.names(certificate)
         root: Metadata[Root] = Metadata.from_bytes(answer.tuf_root.encode())
         root.signed.verify_delegate("root", root.signed_bytes, root.signatures)
     except (ValueError, TypeError, InvalidSignature) as error:
@@ -158,7 +120,7 @@ def _check_answer(answer: EnrolmentAnswer, ca_pem: str, key: ec.EllipticCurvePri
     parse_keys(answer.job_public_key)
 
 
-def _store(data: Path, answer: EnrolmentAnswer, ca_pem: str, server: str) -> dict[str, Any]:
+def _store(data: Path, answer: EnrolmentAnswer, ca_pem: str, server: str, board: BoardIdentity) -> dict[str, Any]:
     folder, identity = data / _PENDING, data / "identity"
     endpoints = {
         "tenant": answer.tenant,
@@ -171,11 +133,15 @@ def _store(data: Path, answer: EnrolmentAnswer, ca_pem: str, server: str) -> dic
     durable.write(folder / "root.json", answer.tuf_root.encode())
     durable.write(folder / "endpoints.json", canonical.dumps(endpoints))
     durable.write(folder / "device.crt", answer.certificate.encode())
+    life = keys.life(x509.load_pem_x509_certificate(answer.certificate.encode()))
+    life.write(folder)
+    binding.bind(folder, board)
     if not _is_same_fleet(identity, ca_pem):
         _set_aside(data / "tuf")  # rollback protection and time floor of another server mean nothing here
     _set_aside(identity)
     folder.rename(identity)
     durable.sync_folder(data)
+    life.remember(data / "tuf")
     return endpoints
 
 

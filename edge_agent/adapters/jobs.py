@@ -8,11 +8,11 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from edge_agent.adapters import time_floor
+from edge_agent.adapters import identity, time_hint
 from edge_contract.errors import EnrolmentError, SignatureError
 from edge_contract.jobs import JobDocument, Signed
 
-__all__ = ["parse_keys", "verify"]
+__all__ = ["check_signature", "parse_keys", "verify"]
 
 _FIX = "the server sends it anew; nothing was changed here"
 
@@ -27,17 +27,18 @@ def verify(envelope: bytes, data: Path, device: str, system_time: float) -> JobD
         system_time: The system's clock, in seconds since 1970.
 
     Raises:
-        SignatureError: A foreign or broken signature, another device, expired, or a clock that is not set.
+        SignatureError: A foreign or broken signature, another device, or expired.
+        DownloadError: The clock is not set, and no server told the time; it may pass.
         MessageError: Malformed.
         EnrolmentError: Not enrolled.
     """
     signed = Signed.from_bytes(envelope)
-    _check_signature(signed, _keys(data))
+    check_signature(signed, data)
     job = JobDocument.from_bytes(signed.payload)
     where = f"job {job.job_id}"
     if job.device != device:
         raise SignatureError(f"is for device '{job.device}', this is '{device}'", where=where, fix=_FIX)
-    now = time_floor.trusted_now(data / "tuf", system_time)
+    now = time_hint.now(data, identity.server_urls(data), system_time)
     # "Nothing to do" stays retained at the broker for months; replayed it does no harm.
     if job.kind != "none" and now >= job.expires_at:
         raise SignatureError(f"expired on {_minute(job.expires_at)}, it is {_minute(now)}", where=where, fix=_FIX)
@@ -71,8 +72,9 @@ def _keys(data: Path) -> dict[str, Ed25519PublicKey]:
         raise EnrolmentError("no job key", where=str(path), fix=fix) from error
 
 
-def _check_signature(signed: Signed, keys: dict[str, Ed25519PublicKey]) -> None:
-    key = keys.get(signed.keyid)
+def check_signature(signed: Signed, data: Path) -> None:
+    """Raise SignatureError unless an envelope is signed by a job key of the enrolment, EnrolmentError without one."""
+    key = _keys(data).get(signed.keyid)
     if key is None:
         raise SignatureError(f"signed by unknown key {signed.keyid[:16]}", where="job", fix=_FIX)
     try:

@@ -21,7 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge_contract.errors import BrokerError, StropError
 from edge_contract.messages import Death
-from edge_contract.topics import DOWN, topic
+from edge_contract.topics import DOWN, NOT_EVERYWHERE, topic
 
 __all__ = ["Link", "Listener", "Whose", "full_jitter", "parse_address"]
 
@@ -187,7 +187,8 @@ class Link:
             client.subscribe([(self._prefix + channel, 1) for channel in DOWN])
 
         def on_subscribe(_c: paho.Client, _u: Any, _mid: int, reasons: Any, _p: Any) -> None:
-            refused = [str(r) for r in reasons if r.is_failure]
+            asked = zip(DOWN, reasons, strict=False)
+            refused = [str(r) for channel, r in asked if r.is_failure and channel not in NOT_EVERYWHERE]
             if refused:
                 self._end(f"the broker refuses our subscriptions: {refused[0]}")
                 return

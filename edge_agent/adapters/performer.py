@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries out what the core asks. Quick effects at once, in the loop; slow ones in two worker threads.
+"""Carries out what the core asks. Quick effects at once, in the loop; slow ones in worker threads.
 
-The order of effects is kept where it matters: ``Persist`` returns when the journal is on the disk, and steps and
-deletions share one thread, so a slot is never deleted under a download. Checks of orders have their own, because
-a cancel must not wait for the end of what it cancels.
+The order of effects is kept where it matters: ``Persist`` returns when the journal is on the disk, and the steps
+and deletions of a model share one thread, so a slot is never deleted under a download. Checks of orders have their own,
+because a cancel must not wait for the end of what it cancels.
 """
 
 import queue
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from edge_agent.adapters import clock
-from edge_agent.adapters.download import Cancelled
+from edge_agent.adapters.download import Cancelled, Throttle
+from edge_agent.adapters.embedded_runner import EmbeddedRunner
 from edge_agent.adapters.install import Installer
 from edge_agent.adapters.runner_process import RunnerProcess
 from edge_agent.adapters.slots import SlotStore
@@ -22,6 +23,7 @@ from edge_agent.adapters.store import Journal, OutboxStore
 from edge_agent.adapters.trust import TrustHelper
 from edge_agent.core import effects as ef
 from edge_agent.core import events as ev
+from edge_agent.core.lane import Plan
 from edge_contract.batches import TelemetryBatch, encode_batch
 from edge_contract.errors import ContractError, DownloadError, EnrolmentError, SlotError, StoreError, StropError
 from edge_contract.manifest import MANIFEST_NAME, Manifest
@@ -65,11 +67,25 @@ class Worker:
         self._tasks.put(None)
 
 
+class LaneRim(Protocol):
+    """The adapters of one model, and what its runner needs artefacts for."""
+
+    @property
+    def runner(self) -> RunnerProcess | EmbeddedRunner: ...
+    @property
+    def installer(self) -> Installer: ...
+    @property
+    def plan(self) -> Plan: ...
+
+
 @dataclass(frozen=True)
 class Rim:
     """The adapters that effects need.
 
     Attributes:
+        lanes: What each model has of its own, by the key of its lane.
+        throttle: The pace of all downloads.
+        commands: Name of a heavy command → what carries it out and returns the answer's body.
         publish: The link's ``publish``, None on a device without a broker.
         post: Puts an event into the loop's queue; may be called from any thread.
         log: Writes a line: level, text.
@@ -78,12 +94,13 @@ class Rim:
     slots: SlotStore
     journal: Journal
     outbox: OutboxStore
-    runner: RunnerProcess
-    installer: Installer
+    lanes: Mapping[str, LaneRim]
+    throttle: Throttle
     trust: TrustHelper
     publish: Callable[..., bool] | None
     post: Callable[[ev.Event], None]
     log: Callable[[str, str], None]
+    commands: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = field(default_factory=dict)
 
 
 class Performer:
@@ -91,22 +108,25 @@ class Performer:
 
     Args:
         rim: The adapters.
-        device, runtime: Who we are.
+        device: Who we are.
     """
 
-    def __init__(self, rim: Rim, device: str, runtime: str) -> None:
-        self._slots, self._journal, self._outbox, self._runner = rim.slots, rim.journal, rim.outbox, rim.runner
-        self._installer, self._trust, self._device, self._runtime = rim.installer, rim.trust, device, runtime
+    def __init__(self, rim: Rim, device: str) -> None:
+        self._slots, self._journal, self._outbox, self._lanes = rim.slots, rim.journal, rim.outbox, rim.lanes
+        self._throttle, self._trust, self._device = rim.throttle, rim.trust, device
         self._publish, self._post, self._log = rim.publish, rim.post, rim.log
         self._closing = threading.Event()
-        self._steps, self._checks = Worker("steps"), Worker("checks")
+        self._checks, self._errands, self._commands = Worker("checks"), Worker("commands"), rim.commands
+        self._steps = {key: Worker(f"steps {key}".strip()) for key in rim.lanes}
         self._cancels: dict[str, threading.Event] = {}
         self._how: dict[type[ef.Effect], Callable[[Any], list[ev.Event]]] = {
             ef.Persist: self._persist,
             ef.Publish: self._say,
             ef.CheckJob: self._check,
             ef.RunStep: self._step,
+            ef.RunCommand: self._run_command,
             ef.AbortStep: self._abort,
+            ef.SetPace: self._set_pace,
             ef.FlipSlots: self._flip,
             ef.Forget: self._forget,
             ef.ReadProfile: self._read_profile,
@@ -135,8 +155,10 @@ class Performer:
         self._closing.set()
         for cancel in self._cancels.values():
             cancel.set()
-        self._steps.close()
+        for steps in self._steps.values():
+            steps.close()
         self._checks.close()
+        self._errands.close()
 
     def _persist(self, effect: ef.Persist) -> list[ev.Event]:
         """Write the journal. On a full disk nothing may go on, but the runner does: wait for space, then give up."""
@@ -180,8 +202,8 @@ class Performer:
                 return
             self._log("info", f"order {job.job_id}: {step} of {job.model} {job.version}")
             try:
-                slots = self._run_step(step, effect, cancel)
-                self._post(ev.StepDone(clock.now(), job.job_id, step, slots))
+                done = self._run_step(step, effect, cancel)
+                self._post(ev.StepDone(clock.now(), job.job_id, step, *done, lane=effect.lane))
             except Cancelled:
                 return
             except StropError as error:
@@ -192,29 +214,49 @@ class Performer:
                 self._log("error", f"order {job.job_id}: {step}: {type(error).__name__}: {error}")
                 self._post(ev.StepFailed(clock.now(), job.job_id, step, f"{type(error).__name__}: {error}"))
 
-        self._steps.do(task)
+        self._steps[effect.lane].do(task)
         return []
 
-    def _run_step(self, step: str, effect: ef.RunStep, cancel: threading.Event) -> ev.Slots | None:
+    def _run_step(self, step: str, effect: ef.RunStep, cancel: threading.Event) -> tuple[Any, ...]:
         job = effect.job
+        installer = self._lanes[effect.lane].installer
         if step == "preflight":
-            self._installer.preflight(job, cancel.wait)
+            installer.preflight(job, cancel.wait)
         elif step == "download":
-            self._installer.download(
+            installer.download(
                 job,
                 cancel.wait,
                 lambda done, total: self._post(ev.Progress(clock.now(), job.job_id, done, total)),
             )
+            return None, 0, installer.fetcher.facts(job.bundle)
         elif step == "verify":
-            return self._installer.verify(job)
+            return installer.verify(job)  # the slots, and the memory that the model will take
         else:
-            return self._installer.commit(job)
-        return None
+            return (installer.commit(job),)
+        return ()
+
+    def _run_command(self, effect: ef.RunCommand) -> list[ev.Event]:
+        def task() -> None:
+            try:
+                body = self._commands[effect.kind](effect.body)
+                self._post(ev.CommandDone(clock.now(), effect.channel, ok=True, body=body))
+            except StropError as error:
+                self._post(ev.CommandDone(clock.now(), effect.channel, ok=False, body={"error": str(error)}))
+            except Exception as error:  # a fault of ours: it is counted against the command
+                self._log("error", f"{effect.channel}: {type(error).__name__}: {error}")
+                self._post(ev.HandlerFailed(clock.now(), effect.channel, f"{type(error).__name__}: {error}"))
+
+        self._errands.do(task)
+        return []
 
     def _abort(self, effect: ef.AbortStep) -> list[ev.Event]:
         cancel = self._cancels.pop(effect.job_id, None)
         if cancel is not None:
             cancel.set()
+        return []
+
+    def _set_pace(self, effect: ef.SetPace) -> list[ev.Event]:
+        self._throttle.limit_bps, self._throttle.held = effect.kbps * 1000, effect.held
         return []
 
     def _flip(self, effect: ef.FlipSlots) -> list[ev.Event]:
@@ -223,10 +265,10 @@ class Performer:
             self._log(
                 "info", f"active is {effect.active[:16] or 'nothing'}, standby {effect.standby[:16] or 'nothing'}"
             )
-            return [ev.Flipped(clock.now(), slots)]
+            return [ev.Flipped(clock.now(), slots, lane=effect.lane)]
         except (SlotError, OSError) as error:
             self._log("error", str(error))
-            return [ev.Flipped(clock.now(), self._slots.read(effect.model), str(error))]
+            return [ev.Flipped(clock.now(), self._slots.read(effect.model), str(error), lane=effect.lane)]
 
     def _forget(self, effect: ef.Forget) -> list[ev.Event]:
         def task() -> None:
@@ -235,31 +277,31 @@ class Performer:
             except (SlotError, OSError) as error:
                 self._log("warning", f"cannot delete old slots: {error}")
 
-        self._steps.do(task)
+        self._steps[effect.lane].do(task)
         return []
 
     def _read_profile(self, effect: ef.ReadProfile) -> list[ev.Event]:
         try:
             folder = self._slots.folder(effect.model, effect.bundle)
-            profile = _profile(folder, self._runtime)
+            profile = _profile(folder, self._lanes[effect.lane].plan.runtime)
         except (StropError, OSError) as error:
             self._log("warning", f"no reference profile for {effect.bundle[:16]}: {error}")
             profile = None
-        return [ev.ProfileRead(clock.now(), effect.bundle, profile)]
+        return [ev.ProfileRead(clock.now(), effect.bundle, profile, lane=effect.lane)]
 
-    def _start_runner(self, _effect: ef.StartRunner) -> list[ev.Event]:
-        self._runner.start()
+    def _start_runner(self, effect: ef.StartRunner) -> list[ev.Event]:
+        self._lanes[effect.lane].runner.start()
         return []
 
-    def _stop_runner(self, _effect: ef.StopRunner) -> list[ev.Event]:
-        self._runner.stop(clock.now().mono)
+    def _stop_runner(self, effect: ef.StopRunner) -> list[ev.Event]:
+        self._lanes[effect.lane].runner.stop(clock.now().mono)
         return []
 
     def _command(self, effect: ef.Command) -> list[ev.Event]:
         words = dict(effect.words)
         if effect.bundle:
             words["folder"] = str(self._slots.folder(effect.model, effect.bundle).resolve())
-        self._runner.send(words)
+        self._lanes[effect.lane].runner.send(words)
         return []
 
     def _keep(self, effect: ef.KeepRow) -> list[ev.Event]:

@@ -10,12 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
+from edge_agent.adapters.board import rss_kb
+
 __all__ = ["RunnerProcess", "lend_library"]
 
 GRACE_S: Final = 3.0
 """After its input was closed the runner has so long to end by itself."""
 MAX_LINE: Final = 1_000_000
 MAX_LOG: Final = 1_000_000
+OOM_SCORE: Final = "500"
+"""When memory is short the kernel ends the runner, and not the control process or the application beside it."""
 
 
 def _no_nan(text: str) -> Any:
@@ -46,6 +50,7 @@ class RunnerProcess:
         log: File for its stderr, cut when it grows beyond a megabyte.
         said: Called from the reader thread with each decoded line.
         exited: Called from the reader thread once, with the exit code.
+        limit_kb: A runner that takes more memory is ended, 0 for no limit; that counts as a crash.
         library: Folder from which the child imports our packages, see ``lend_library``.
     """
 
@@ -57,9 +62,10 @@ class RunnerProcess:
         exited: Callable[[int], None],
         *,
         library: Path,
+        limit_kb: int = 0,
     ) -> None:
         self._command, self._log, self._said, self._exited = list(command), log, said, exited
-        self._library = library
+        self._library, self._limit_kb = library, limit_kb
         self._child: subprocess.Popen[bytes] | None = None
         self._kill_at: float | None = None
 
@@ -85,6 +91,8 @@ class RunnerProcess:
             self._said({"event": "log", "reason": f"cannot start {self._command[0]}: {error}"})
             self._exited(127)
             return
+        with contextlib.suppress(OSError):
+            Path("/proc", str(self._child.pid), "oom_score_adj").write_text(OOM_SCORE)
         threading.Thread(target=self._read, args=(self._child,), name="runner", daemon=True).start()
 
     def _read(self, child: "subprocess.Popen[bytes]") -> None:
@@ -127,12 +135,22 @@ class RunnerProcess:
         self._kill_at = mono + GRACE_S
 
     def watch(self, mono: float) -> None:
-        """End a runner that does not listen, and keep its log bounded. Called once a second."""
+        """End a runner that does not listen or takes too much, keep its log bounded. Called once a second."""
+        self._check_memory()
         if self._kill_at is not None and mono >= self._kill_at and self._child is not None:
             self._child.kill()
             self._kill_at = None
         if self._log.exists() and self._log.stat().st_size > MAX_LOG:
             os.truncate(self._log, 0)  # its handle appends, so it goes on at the start
+
+    def _check_memory(self) -> None:
+        pid = self.pid
+        if pid is None or not self._limit_kb or self._child is None:
+            return
+        taken = rss_kb(pid)
+        if taken > self._limit_kb:
+            self._said({"event": "log", "reason": f"ended: it took {taken} kB, its limit is {self._limit_kb} kB"})
+            self._child.kill()
 
     def wait(self, timeout_s: float) -> None:
         """Wait for its end, then end it by force: for a clean stop of the agent."""

@@ -82,6 +82,24 @@ class TrustHelper:
         text = envelope.decode(errors="replace")
         return JobDocument.from_json(self._ask("verify_job", envelope=text, device=device, **_given(now))["job"])
 
+    def care(self, device: str, *, now: float | None = None, force: bool = False) -> dict[str, Any]:
+        """Learn the time where the clock is not set, renew the certificate where that is due; its serial and dates.
+
+        Raises:
+            EnrolmentError, DownloadError: As ``edge_agent.adapters.renewal.care``.
+        """
+        reply = self._ask("care", device=device, force=force, **_given(now))
+        return {name: reply[name] for name in ("renewed", "serial", "not_before", "not_after")}
+
+    def capture(self, device: str, *, allowed: bool, may_send: bool) -> dict[str, Any]:
+        """Run one errand of a capture: campaign, and how many samples were sent, wait and were forgotten.
+
+        Raises:
+            EnrolmentError, DownloadError: As ``edge_agent.capture.errand.run``.
+        """
+        reply = self._ask("capture", device=device, allowed=allowed, may_send=may_send)
+        return {name: reply[name] for name in ("campaign", "sent", "waiting", "forgotten", "refused")}
+
     def _ask(self, operation: str, **fields: Any) -> dict[str, Any]:
         request = canonical.dumps({"op": operation, "data": str(self._data), **fields})
         reply = _read_reply(self._run(operation, request), operation)

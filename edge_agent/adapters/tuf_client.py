@@ -19,25 +19,28 @@ from tuf.api.metadata import TargetFile
 from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
-from edge_agent.adapters import time_floor, tls
+from edge_agent.adapters import time_floor, time_hint, tls
 from edge_contract import durable
 from edge_contract.errors import DownloadError, EnrolmentError, SignatureError, StropError
 
-__all__ = ["SIGNED_AT", "refresh"]
+__all__ = ["SIGNED_AT", "DeviceUpdater", "Fetcher", "refresh"]
 
 SIGNED_AT: Final = "x-strop-signed-at"
 """Extra field of timestamp.json: when the server signed it, in seconds since 1970."""
 _MAX_FILE_BYTES: Final = 5_000_000
 
 
-class _Fetcher(FetcherInterface):
-    """One kept-alive mTLS connection: a handshake costs a small board more than all the metadata.
+class Fetcher(FetcherInterface):
+    """One kept-alive connection: a TLS handshake costs a small board more than all the metadata.
 
     ngclient wraps what it does not know into its own error; ``trouble`` keeps ours for the caller.
+
+    Args:
+        connection: To the server of the metadata, not yet opened.
     """
 
-    def __init__(self, base_url: str, identity: Path) -> None:
-        self._connection = tls.connect(base_url, tls.device_context(identity))
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
         self.trouble: StropError | None = None
 
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -57,11 +60,19 @@ class _Fetcher(FetcherInterface):
         self._connection.close()
 
 
-class _DeviceUpdater(Updater):
-    """ngclient's updater with our clock, and with files that survive a power cut."""
+class DeviceUpdater(Updater):
+    """ngclient's updater with our clock, and with files that survive a power cut.
 
-    def __init__(self, folder: Path, base_url: str, fetcher: FetcherInterface, root: bytes, now: float) -> None:
-        super().__init__(str(folder), base_url, fetcher=fetcher, bootstrap=root)
+    Args:
+        folder: Where metadata that was verified is kept.
+        metadata_url: The address below which metadata lies.
+        fetcher: How it is fetched.
+        root: The trust anchor, root.json's bytes; never the newest root that the folder holds.
+        now: The time by which expiry is judged, in seconds since 1970.
+    """
+
+    def __init__(self, folder: Path, metadata_url: str, fetcher: FetcherInterface, root: bytes, now: float) -> None:
+        super().__init__(str(folder), metadata_url, fetcher=fetcher, bootstrap=root)
         # It takes the system's clock in its constructor and offers no argument for another one.
         self._trusted_set.reference_time = dt.datetime.fromtimestamp(now, dt.UTC)
 
@@ -101,17 +112,30 @@ def refresh(data: Path, base_url: str, wanted: Iterable[str], system_time: float
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two helpers must not write the same metadata
-        now = time_floor.trusted_now(folder, system_time)
-        fetcher = _Fetcher(base_url, data / "identity")
+        now = time_hint.now(data, [base_url], system_time)
         try:
-            updater = _DeviceUpdater(folder, f"{base_url.rstrip('/')}/tuf/", fetcher, root, now)
-            updater.refresh()
-            found = _look_up(updater, wanted)
-        except (exceptions.DownloadError, exceptions.RepositoryError, ValueError, KeyError) as error:
-            raise fetcher.trouble or _explain(error, base_url, now) from error
-        finally:
-            fetcher.close()
-        time_floor.remember(folder, updater.signed_at, system_time)
+            return _refresh(data, base_url, root, wanted, now)
+        except (DownloadError, SignatureError) as error:
+            if not (tls.doubts_clock(error) or isinstance(error.__cause__, exceptions.ExpiredMetadataError)):
+                raise
+            now = time_hint.second_opinion(data, [base_url], system_time, now, error)
+            return _refresh(data, base_url, root, wanted, now)
+
+
+def _refresh(data: Path, base_url: str, root: bytes, wanted: Iterable[str], now: float) -> dict[str, dict[str, Any]]:
+    folder = data / "tuf"
+    fetcher = Fetcher(tls.connect(base_url, tls.device_context(data / "identity")))
+    try:
+        updater = DeviceUpdater(folder, f"{base_url.rstrip('/')}/tuf/", fetcher, root, now)
+        updater.refresh()
+        found = _look_up(updater, wanted)
+    except (exceptions.DownloadError, exceptions.RepositoryError, ValueError, KeyError) as error:
+        if fetcher.trouble is not None:
+            raise fetcher.trouble from fetcher.trouble.__cause__  # its own cause tells whether dates were the trouble
+        raise _explain(error, base_url, now) from error
+    finally:
+        fetcher.close()
+    time_floor.remember(folder, updater.signed_at, now)
     return found
 
 
@@ -124,7 +148,7 @@ def _anchor(data: Path) -> bytes:
         raise EnrolmentError("no trusted root.json", where=str(path), fix=fix) from error
 
 
-def _look_up(updater: _DeviceUpdater, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
+def _look_up(updater: DeviceUpdater, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     queue = list(dict.fromkeys(wanted))
     for sha256 in queue:

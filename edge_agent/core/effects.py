@@ -3,8 +3,8 @@
 before the next one begins.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edge_contract.jobs import JobDocument
@@ -21,22 +21,43 @@ __all__ = [
     "KeepRow",
     "Log",
     "Note",
+    "OfLane",
     "Persist",
     "Publish",
     "ReadProfile",
     "RemoveRows",
     "Report",
+    "RunCommand",
     "RunStep",
     "Save",
     "SendBatch",
+    "SetPace",
     "StartRunner",
     "StopRunner",
+    "stamp",
 ]
 
 
 @dataclass(frozen=True)
 class Effect:
     """The root of all effects."""
+
+
+@dataclass(frozen=True)
+class OfLane(Effect):
+    """The root of what concerns one model; ``lane`` is the key of its lane, which ``stamp`` fills in."""
+
+    lane: str = field(default="", kw_only=True)
+
+
+def stamp(effects: Iterable[Effect], lane: str) -> list[Effect]:
+    """Return effects with the lane that asked for them.
+
+    Example:
+        >>> stamp([StartRunner(), CountLost("metric")], "faces")
+        [StartRunner(lane='faces'), CountLost(cls='metric')]
+    """
+    return [replace(effect, lane=lane) if isinstance(effect, OfLane) else effect for effect in effects]
 
 
 @dataclass(frozen=True)
@@ -52,12 +73,17 @@ class Save(Effect):
 
 
 @dataclass(frozen=True)
-class Report(Effect):
-    """Inside the core: tell the server how the order stands. ``agent`` turns it into ``Publish``."""
+class Report(OfLane):
+    """Inside the core: tell the server how the order stands. ``agent`` turns it into ``Publish``.
+
+    ``again``: the server asks; repeat the stored result of the last order.
+    """
+
+    again: bool = False
 
 
 @dataclass(frozen=True)
-class Note(Effect):
+class Note(OfLane):
     """Inside the core: a row for the outbox. ``agent`` turns it into ``KeepRow``."""
 
     cls: str
@@ -83,7 +109,16 @@ class CheckJob(Effect):
 
 
 @dataclass(frozen=True)
-class RunStep(Effect):
+class RunCommand(Effect):
+    """Carry out a heavy command beside the loop; its answer comes back as ``CommandDone`` or ``HandlerFailed``."""
+
+    channel: str
+    kind: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunStep(OfLane):
     """Start a slow step of an execution beside the loop: ``preflight``, ``download``, ``verify``, ``commit``."""
 
     step: str
@@ -91,14 +126,22 @@ class RunStep(Effect):
 
 
 @dataclass(frozen=True)
-class AbortStep(Effect):
+class AbortStep(OfLane):
     """Stop whatever step runs for this order; its result no longer matters."""
 
     job_id: str
 
 
 @dataclass(frozen=True)
-class FlipSlots(Effect):
+class SetPace(Effect):
+    """How fast downloads may go from now on: kilobytes a second, 0 for no limit; ``held`` stops them, and says why."""
+
+    kbps: int
+    held: str = ""
+
+
+@dataclass(frozen=True)
+class FlipSlots(OfLane):
     """Point ``active`` and ``standby`` at these bundles, durably; empty removes the pointer."""
 
     model: str
@@ -107,7 +150,7 @@ class FlipSlots(Effect):
 
 
 @dataclass(frozen=True)
-class Forget(Effect):
+class Forget(OfLane):
     """Delete every slot and half-finished download that no pointer holds and that is not in ``keep``."""
 
     model: str
@@ -115,7 +158,7 @@ class Forget(Effect):
 
 
 @dataclass(frozen=True)
-class ReadProfile(Effect):
+class ReadProfile(OfLane):
     """Read a bundle's reference profile for our runtime."""
 
     model: str
@@ -123,17 +166,17 @@ class ReadProfile(Effect):
 
 
 @dataclass(frozen=True)
-class StartRunner(Effect):
+class StartRunner(OfLane):
     """Start the runner process."""
 
 
 @dataclass(frozen=True)
-class StopRunner(Effect):
+class StopRunner(OfLane):
     """End the runner process, by force if it does not listen."""
 
 
 @dataclass(frozen=True)
-class Command(Effect):
+class Command(OfLane):
     """One line to the runner. ``bundle`` names a slot whose folder the adapter fills in."""
 
     words: Mapping[str, Any]

@@ -13,13 +13,17 @@ from edge_contract.summary import Counters
 __all__ = [
     "BatchSent",
     "Booted",
+    "CommandDone",
+    "Conditions",
     "Connected",
     "Disconnected",
     "Event",
     "Flipped",
+    "HandlerFailed",
     "Instant",
     "JobChecked",
     "JobRefused",
+    "LaneEvent",
     "Message",
     "ProfileRead",
     "Progress",
@@ -55,14 +59,34 @@ class Slots:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """What decides whether an update may go on now.
+
+    Attributes:
+        utc_offset_s: Seconds that local time is ahead of UTC.
+        locked_by: The update lock that an application holds; empty while nobody does.
+        is_metered: Something on this device says that the link costs money.
+        memory_kb: Memory that could be had without swapping, 0 while unknown.
+        battery_percent: Charge while the board runs on a battery, else None.
+    """
+
+    utc_offset_s: int = 0
+    locked_by: str = ""
+    is_metered: bool = False
+    memory_kb: int = 0
+    battery_percent: int | None = None
+
+
+@dataclass(frozen=True)
 class Sample:
-    """What is read once a second: the runner's counters, and the board's health as plain numbers.
+    """What is read once a second: the runner's counters, the board's health as plain numbers, and the conditions.
 
     ``counters`` is (epoch, bundle id, counts since the epoch began), or None while no runner writes.
     """
 
     counters: tuple[int, str, Counters] | None = None
     health: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Conditions = Conditions()
 
 
 @dataclass(frozen=True)
@@ -73,21 +97,33 @@ class Event:
 
 
 @dataclass(frozen=True)
+class LaneEvent(Event):
+    """The root of what concerns one model; ``lane`` is the key of its lane, empty for the first."""
+
+    lane: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
 class Booted(Event):
-    """The process started: what the journal, the slots and the outbox held."""
+    """The process started: what the journal, the slots and the outbox held.
+
+    ``model`` and ``slots`` are the first model's; ``others`` has the slots of the other lanes by their keys.
+    """
 
     model: str
     slots: Slots
     journal: Mapping[str, Any]
     outbox: tuple[Held, ...]
     dropped: Mapping[str, int]
+    others: Mapping[str, Slots] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Tick(Event):
-    """A second passed."""
+    """A second passed. ``sample`` is the first lane's, ``others`` has those of the other lanes by their keys."""
 
     sample: Sample = Sample()
+    others: Mapping[str, Sample] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,6 +154,23 @@ class Message(Event):
 
 
 @dataclass(frozen=True)
+class CommandDone(Event):
+    """The rim carried out a heavy command, or refused it (``ok`` is False, ``body["error"]`` says why)."""
+
+    channel: str
+    ok: bool
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HandlerFailed(Event):
+    """Whoever handled a message crashed; ``key`` is ``commands.key_of`` the message."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Published(Event):
     """The broker confirmed a publication that asked for it by a token."""
 
@@ -142,7 +195,7 @@ class JobRefused(Event):
 
 
 @dataclass(frozen=True)
-class Progress(Event):
+class Progress(LaneEvent):
     """Bytes of a download that are safe on disk."""
 
     job_id: str
@@ -151,16 +204,22 @@ class Progress(Event):
 
 
 @dataclass(frozen=True)
-class StepDone(Event):
-    """A slow step of an execution ended well: ``preflight``, ``download``, ``verify`` or ``commit``."""
+class StepDone(LaneEvent):
+    """A slow step of an execution ended well: ``preflight``, ``download``, ``verify`` or ``commit``.
+
+    ``need_kb`` is told by ``verify``: about how much memory the new model will take. ``fetched`` is told by
+    ``download``: bytes, and for each file whether a patch brought it (``adapters.patches``).
+    """
 
     job_id: str
     step: str
     slots: Slots | None = None
+    need_kb: int = 0
+    fetched: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class StepFailed(Event):
+class StepFailed(LaneEvent):
     """A slow step failed; with ``may_retry`` the cause may pass by itself, such as a lost network."""
 
     job_id: str
@@ -170,7 +229,7 @@ class StepFailed(Event):
 
 
 @dataclass(frozen=True)
-class Flipped(Event):
+class Flipped(LaneEvent):
     """The pointers were written and read back."""
 
     slots: Slots
@@ -178,7 +237,7 @@ class Flipped(Event):
 
 
 @dataclass(frozen=True)
-class ProfileRead(Event):
+class ProfileRead(LaneEvent):
     """The reference profile of a bundle in a slot, None if it has none that can be read."""
 
     bundle: str
@@ -186,14 +245,14 @@ class ProfileRead(Event):
 
 
 @dataclass(frozen=True)
-class RunnerSaid(Event):
+class RunnerSaid(LaneEvent):
     """One line from the runner, decoded: see the protocol in ``docs/agent.md``."""
 
     words: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class RunnerExited(Event):
+class RunnerExited(LaneEvent):
     """The runner process is gone."""
 
     code: int

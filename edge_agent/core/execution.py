@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from edge_agent.core.policy import Wait
 from edge_agent.core.probation import Evidence
 from edge_contract import canonical
 from edge_contract.errors import MessageError
@@ -14,7 +15,7 @@ from edge_contract.states import Phase, Status
 
 __all__ = ["LOOP_GUARD", "MAX_TRIES", "SCHEMA", "Attempt", "Execution", "Finished", "Update", "retry_s"]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 LOOP_GUARD: Final = 64
 """Journal writes that one order may cost; a device that reboots for ever must come to an end."""
 MAX_TRIES: Final = 3
@@ -50,6 +51,7 @@ class Execution:
         spent_s: Time used by earlier processes; the deadline is on the monotonic clock.
         figures: What the probation measured.
         baseline_us: Median latency of the model that was active before, 0 if unknown.
+        swap: ``hot`` or ``stop``, see ``core.swap``; empty before it was decided.
     """
 
     job: JobDocument
@@ -65,6 +67,7 @@ class Execution:
     spent_s: float = 0.0
     figures: Mapping[str, Any] = field(default_factory=dict)
     baseline_us: float = 0.0
+    swap: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -81,6 +84,7 @@ class Execution:
             "spent_s": self.spent_s,
             "figures": dict(self.figures),
             "baseline_us": self.baseline_us,
+            "swap": self.swap,
         }
 
     @classmethod
@@ -100,6 +104,7 @@ class Execution:
             f.number("spent_s"),
             f.object("figures", {}),
             f.number("baseline_us", 0.0),
+            f.text("swap", ""),
         )
 
 
@@ -140,6 +145,9 @@ class Attempt:
         minor: Reports since the last journal write.
         done, total: Bytes of the download.
         restore_crashes: Runner crashes during a roll back.
+        wait: What the order waits for, None while it goes on.
+        need_kb: About how much memory the candidate will take, 0 while unknown.
+        is_held: The phase's slow step was not begun because of it.
     """
 
     since: float = 0.0
@@ -152,6 +160,9 @@ class Attempt:
     done: int = 0
     total: int = 0
     restore_crashes: int = 0
+    wait: Wait | None = None
+    need_kb: int = 0
+    is_held: bool = False
 
 
 @dataclass(frozen=True)

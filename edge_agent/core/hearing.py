@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from edge_agent.core import reports, update
+from edge_agent.core import update
 from edge_agent.core.effects import Effect, Note
 from edge_agent.core.events import RunnerExited, RunnerSaid
-from edge_agent.core.state import State
+from edge_agent.core.lane import Lane
 from edge_contract.states import Phase
 
 __all__ = ["exited", "said"]
 
-Outcome = tuple[State, list[Effect]]
+Outcome = tuple[Lane, list[Effect]]
+KILLED: Final = -9
+"""The exit code after SIGKILL: nobody but the kernel sends it to a runner that was not asked to stop."""
 CRASH_ALARM: Final = 5
 """So many crashes in a row outside a trial are an alarm."""
 
@@ -22,65 +24,63 @@ def _some(words: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: words[name] for name in names if name in words}
 
 
-def said(state: State, event: RunnerSaid) -> Outcome:
+def said(lane: Lane, event: RunnerSaid) -> Outcome:
     """Take in one line of the runner."""
     words = dict(event.words)
     kind = words.get("event")
-    before = state.runner.runtime_version
-    state = replace(state, runner=state.runner.heard(words))
+    lane = replace(lane, runner=lane.runner.heard(words))
     if kind == "results":
-        return _results(state, words)
+        return _results(lane, words)
     if kind in ("error", "shadow"):
-        return _witness(state, words), []
-    if kind == "ready" and state.is_connected and state.runner.runtime_version != before:
-        return state, [reports.birth(state, event.at)]
+        return _witness(lane, words), []
     if kind in ("load_failed", "source_failed"):
         known = _some(words, "role", "bundle", "name", "reason")
-        return state, [Note("alarm" if kind == "source_failed" else "event", {"kind": kind, **known})]
+        return lane, [Note("alarm" if kind == "source_failed" else "event", {"kind": kind, **known})]
     if kind == "loaded":
         known = _some(words, "role", "bundle", "version", "golden", "delegate")
-        return state, [Note("event", {"kind": "loaded", **known})]
-    if kind in ("source_ended", "command_failed", "log"):
-        return state, [Note("event", {"kind": kind, **_some(words, "name", "reason")})]
-    return state, []
+        return lane, [Note("event", {"kind": "loaded", **known})]
+    if kind in ("source_ended", "command_failed", "log", "input"):
+        return lane, [Note("event", {"kind": kind, **_some(words, "name", "reason")})]
+    return lane, []
 
 
-def _results(state: State, words: Mapping[str, Any]) -> Outcome:
+def _results(lane: Lane, words: Mapping[str, Any]) -> Outcome:
     """Keep the results; those of a model on trial are evidence, too."""
     body = _some(words, "bundle", "first", "rows")
-    seen = state.update.attempt.evidence
-    if _is_trial_of(state, str(words.get("bundle", ""))):
+    seen = lane.update.attempt.evidence
+    if _is_trial_of(lane, str(words.get("bundle", ""))):
         good = replace(seen, good=seen.good + len(words.get("rows", ())))
-        state = replace(state, update=state.update.trying(evidence=good))
-    return state, [Note("result", body)]
+        lane = replace(lane, update=lane.update.trying(evidence=good))
+    return lane, [Note("result", body)]
 
 
-def _witness(state: State, words: Mapping[str, Any]) -> State:
+def _witness(lane: Lane, words: Mapping[str, Any]) -> Lane:
     """Take errors, and the comparison with the previous model, as evidence of the trial."""
     is_error = words["event"] == "error"
-    if not _is_trial_of(state, str(words.get("bundle", "")) if is_error else state.runner.active):
-        return state
-    seen, execution = state.update.attempt.evidence, state.update.execution
+    if not _is_trial_of(lane, str(words.get("bundle", "")) if is_error else lane.runner.active):
+        return lane
+    seen, execution = lane.update.attempt.evidence, lane.update.execution
     if is_error:
         seen = replace(seen, errors=seen.errors + 1)
-    elif execution is not None and words.get("bundle") == execution.previous == state.runner.shadow:
+    elif execution is not None and words.get("bundle") == execution.previous == lane.runner.shadow:
         seen = seen.shadowed(words)
-    return replace(state, update=state.update.trying(evidence=seen))
+    return replace(lane, update=lane.update.trying(evidence=seen))
 
 
-def _is_trial_of(state: State, bundle: str) -> bool:
-    execution = state.update.execution
+def _is_trial_of(lane: Lane, bundle: str) -> bool:
+    execution = lane.update.execution
     return execution is not None and execution.phase is Phase.HEALTH_CHECK and execution.job.bundle == bundle
 
 
-def exited(state: State, event: RunnerExited) -> Outcome:
+def exited(lane: Lane, event: RunnerExited) -> Outcome:
     """The runner is gone: by our wish, or it is a crash that counts against a trial."""
-    was_wanted = state.runner.stopping
-    state = replace(state, runner=state.runner.exited(event.at.mono))
-    if was_wanted:
-        return state, []
+    was_wanted = lane.runner.stopping
+    lane = replace(lane, runner=lane.runner.exited(event.at.mono))
+    if was_wanted or event.code == 0:  # an application that embeds the runner may end when it likes
+        return lane, []
     effects: list[Effect] = [Note("event", {"kind": "runner_exit", "code": event.code})]
-    if state.runner.crashes == CRASH_ALARM:
+    if lane.runner.crashes == CRASH_ALARM:
         effects.append(Note("alarm", {"kind": "runner_crashes", "times": CRASH_ALARM, "code": event.code}))
-    changed, counted = update.crashed(state.update, state.slots, event.at)
-    return replace(state, update=changed), [*counted, *effects]
+    no_memory = event.code == KILLED and lane.settings.swap == "auto" and lane.plan.owns_runner
+    changed, counted = update.crashed(lane.update, lane.slots, event.at, no_memory=no_memory)
+    return replace(lane, update=changed), [*counted, *effects]

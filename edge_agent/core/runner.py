@@ -32,13 +32,17 @@ def backoff_s(crashes: int) -> float:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the runner should hold: two bundle ids and a source name with its specification."""
+    """What the runner should hold: two bundle ids and a source name with its specification.
+
+    ``alone``: there is no memory for a second model, so the runner is ended before another one is loaded.
+    """
 
     model: str = ""
     active: str = ""
     shadow: str = ""
     source: str = ""
     spec: tuple[tuple[str, Any], ...] = ()
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,9 @@ class Runner:
         """Ask for the difference between what is wanted and what the runner holds."""
         if not self.is_ready or self.stopping:
             return self, []
-        if not wanted.active and (self.active or "active" in self.asked):
+        holds = self.asked.get("active", ("", 0.0))[0] or self.active
+        in_the_way = wanted.alone and holds != wanted.active
+        if holds and (not wanted.active or in_the_way):
             return replace(self, stopping=True), [StopRunner()]  # the protocol cannot unload the active model
         runner, effects = self, list[Effect]()
         holds_shadow = self.shadow or self.asked.get("shadow", ("", 0.0))[0]

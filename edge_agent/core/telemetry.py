@@ -125,8 +125,13 @@ def _summary(windows: Windows, counted: Counters, health: Mapping[str, Any], at:
         duration_ms=round(duration * 1000),
         counters=counted,
         health=_board(windows, health),
-        flags=Flag.PARTIAL if counted.n_sampled < FEW else Flag.NONE,
+        flags=_remarks(counted, health),
     )
+
+
+def _remarks(counted: Counters, health: Mapping[str, Any]) -> Flag:
+    partial = Flag.PARTIAL if counted.n_sampled < FEW else Flag.NONE
+    return partial | (Flag.CLOCK_UNSYNCED if health.get("clock_quality") in (0, 1) else Flag.NONE)
 
 
 def _board(windows: Windows, health: Mapping[str, Any]) -> Health:

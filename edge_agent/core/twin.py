@@ -1,72 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Desired state against the state in force: which settings the server may change, and which words are refused."""
+"""Desired state against the state in force: which settings the server may change, and which words are refused.
 
-from collections.abc import Callable, Mapping
+Words at the top of ``config`` are for the device, and ``source`` there for its first model;
+``{"models": {NAME: {…}}}`` has words for one model.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from edge_contract.canonical import as_float
+from edge_agent.core.settings import SETTINGS, Settings
 from edge_contract.errors import ContractError
 from edge_contract.messages import DesiredState
 
-__all__ = ["SETTINGS", "Settings", "Twin", "apply_desired", "merge"]
+__all__ = ["LANE_WORDS", "SETTINGS", "Settings", "Twin", "apply_desired", "merge", "merge_models"]
 
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings in force.
-
-    Attributes:
-        source: Name of the declared source that feeds the runner; empty means none.
-        window_inferences: A drift window closes after this many inferences,
-        window_s: or after this many seconds, if it saw any.
-        heartbeat_s: Seconds between two reports.
-    """
-
-    source: str = ""
-    window_inferences: int = 200
-    window_s: float = 3600.0
-    heartbeat_s: float = 10.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "source": self.source,
-            "window_inferences": self.window_inferences,
-            "window_s": self.window_s,
-            "heartbeat_s": self.heartbeat_s,
-        }
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 10 <= value <= 10_000_000:
-        raise ContractError(f"{value!r} is not a count from 10 to 10000000")
-    return value
-
-
-def _seconds(least: float, most: float) -> Callable[[Any], float]:
-    def read(value: Any) -> float:
-        seconds = as_float(value)
-        if not least <= seconds <= most:
-            raise ContractError(f"{seconds:g} is not between {least:g} and {most:g} seconds")
-        return seconds
-
-    return read
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ContractError(f"{value!r} is not text")
-    return value
-
-
-SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "source": _text,
-    "window_inferences": _count,
-    "window_s": _seconds(1.0, 30 * 86400.0),
-    "heartbeat_s": _seconds(0.5, 86400.0),
-}
-"""Setting → what reads and checks it."""
+LANE_WORDS: Final = ("source", "window_inferences", "window_s", "swap")
+"""Settings that each model has of its own."""
 
 
 @dataclass(frozen=True)
@@ -104,17 +54,62 @@ def merge(defaults: Settings, config: Mapping[str, Any], sources: frozenset[str]
     return replace(defaults, **accepted), ignored
 
 
+def merge_models(
+    defaults: Mapping[str, Settings], config: Mapping[str, Any], sources: frozenset[str]
+) -> tuple[list[Settings], dict[str, str]]:
+    """Return the settings in force for each model, and per refused word the reason.
+
+    Args:
+        defaults: Model → its settings by agent.toml; the first model first.
+        config: The server's words.
+        sources: Names of declared sources.
+
+    Example:
+        >>> config = {"window_s": 60, "source": "left", "models": {"b": {"source": "right", "heartbeat_s": 1}}}
+        >>> found, ignored = merge_models({"a": Settings(), "b": Settings()}, config, frozenset({"left", "right"}))
+        >>> [(one.source, one.window_s) for one in found], ignored
+        ([('left', 60.0), ('right', 60.0)], {'models.b.heartbeat_s': 'no setting of one model'})
+    """
+    common = {name: value for name, value in config.items() if name != "models"}
+    found: list[Settings] = []
+    ignored: dict[str, str] = {}
+    own, ignored = _tables(config.get("models", {}), frozenset(defaults))
+    for i, (model, settings) in enumerate(defaults.items()):
+        words = common if i == 0 else {name: value for name, value in common.items() if name != "source"}
+        general, refused = merge(settings, words, sources)
+        ignored.update(refused)
+        special, refused = merge(general, own.get(model, {}), sources)
+        ignored.update({f"models.{model}.{name}": reason for name, reason in refused.items()})
+        found.append(special)
+    return found, ignored
+
+
+def _tables(tables: Any, models: frozenset[str]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the words for each model that we have, and what is refused without a look at its value."""
+    if not isinstance(tables, Mapping):
+        return {}, {"models": "not an object of models"}
+    own: dict[str, dict[str, Any]] = {}
+    ignored: dict[str, str] = {}
+    for model, table in tables.items():
+        if model not in models or not isinstance(table, Mapping):
+            ignored[f"models.{model}"] = "this device has no such model" if model not in models else "not an object"
+            continue
+        own[model] = {name: value for name, value in table.items() if name in LANE_WORDS}
+        ignored.update({f"models.{model}.{n}": "no setting of one model" for n in table if n not in LANE_WORDS})
+    return own, ignored
+
+
 def apply_desired(
-    twin: Twin, desired: DesiredState, defaults: Settings, sources: frozenset[str]
-) -> tuple[Twin, Settings] | None:
-    """Return the new twin and settings, or None if this version was seen before or is older.
+    twin: Twin, desired: DesiredState, defaults: Mapping[str, Settings], sources: frozenset[str]
+) -> tuple[Twin, list[Settings]] | None:
+    """Return the new twin and each model's settings, or None if this version was seen before or is older.
 
     Example:
         >>> seen = Twin(version=4)
-        >>> apply_desired(seen, DesiredState(4, {}, {}), Settings(), frozenset()) is None
+        >>> apply_desired(seen, DesiredState(4, {}, {}), {"": Settings()}, frozenset()) is None
         True
     """
     if desired.version <= twin.version:
         return None
-    settings, ignored = merge(defaults, desired.config, sources)
-    return Twin(desired.version, dict(desired.config), ignored), settings
+    found, ignored = merge_models(defaults, desired.config, sources)
+    return Twin(desired.version, dict(desired.config), ignored), found

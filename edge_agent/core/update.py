@@ -31,6 +31,7 @@ from edge_agent.core.execution import (
 )
 from edge_agent.core.probation import Evidence, judge
 from edge_agent.core.runner import Runner
+from edge_agent.core.swap import STOP
 from edge_contract.jobs import JobDocument, JobStatus
 from edge_contract.states import EXECUTION, Phase, PhaseEvent, Status, step
 
@@ -87,7 +88,7 @@ def advance(update: Update, event: PhaseEvent, slots: Slots, at: Instant, reason
     if event is E.DEADLINE:
         changed = replace(changed, outcome=Status.TIMED_OUT)
     if execution.phase is P.HEALTH_CHECK:
-        changed = replace(changed, figures=_seen(update, at).figures())
+        changed = replace(changed, figures={**changed.figures, **_seen(update, at).figures()})
     attempt = Attempt(since=at.mono, started=at.mono, evidence=Evidence(crashes=changed.crashes))
     entered = replace(update, execution=changed, attempt=attempt)
     if phase in _FINAL:
@@ -139,7 +140,9 @@ def fact(update: Update, slots: Slots, runner: Runner, at: Instant) -> tuple[Pha
     if phase is P.VERIFYING and attempt.is_done:
         return _golden(execution, slots, runner)
     if phase in (P.STAGED, P.WAITING_WINDOW):
-        return E.WINDOW_OPEN, ""
+        if attempt.wait is None:
+            return E.WINDOW_OPEN, ""
+        return (E.WINDOW_CLOSED, "") if phase is P.STAGED else None
     if phase is P.ACTIVATING and attempt.is_done:
         return _activated(execution, runner)
     if phase is P.HEALTH_CHECK:
@@ -154,10 +157,13 @@ def fact(update: Update, slots: Slots, runner: Runner, at: Instant) -> tuple[Pha
 def _golden(execution: Execution, slots: Slots, runner: Runner) -> tuple[PhaseEvent, str] | None:
     """The bytes are right; the runner must also compute the golden outputs, as a shadow, before the switch.
 
-    A device without an active model has no answers to protect, so there the load at activation is the test.
+    A device without an active model has no answers to protect, and one without the memory for both cannot have two:
+    there the load at activation is the test.
     """
+    if not execution.swap:
+        return None  # it is not decided yet
     bundle = execution.job.bundle
-    if slots.active in ("", bundle) or bundle in (runner.shadow, runner.active):
+    if slots.active in ("", bundle) or execution.swap == STOP or bundle in (runner.shadow, runner.active):
         return E.VERIFIED, ""
     failed = runner.failed.get(("shadow", bundle))
     if failed is not None:
@@ -187,7 +193,11 @@ def _health(update: Update, runner: Runner, at: Instant) -> tuple[PhaseEvent, st
     if failed is not None:
         return E.UNHEALTHY, failed
     previous = execution.previous
-    has_shadow = previous not in ("", execution.job.bundle) and ("shadow", previous) not in runner.failed
+    has_shadow = (
+        previous not in ("", execution.job.bundle)
+        and execution.swap != STOP
+        and ("shadow", previous) not in runner.failed
+    )
     healthy, reason = judge(execution.job.probation, replace(_seen(update, at), has_shadow=has_shadow))
     return None if healthy is None else (E.HEALTHY if healthy else E.UNHEALTHY, reason)
 
@@ -206,8 +216,11 @@ def _restored(execution: Execution, attempt: Attempt, runner: Runner, at: Instan
     return None
 
 
-def crashed(update: Update, slots: Slots, at: Instant) -> Outcome:
-    """Count an unexpected end of the runner against the order under way, durably."""
+def crashed(update: Update, slots: Slots, at: Instant, *, no_memory: bool = False) -> Outcome:
+    """Count an unexpected end of the runner against the order under way, durably.
+
+    ``no_memory``: the kernel ended it; while it tried the candidate beside the old model that means: one at a time.
+    """
     execution = update.execution
     if execution is None:
         return update, []
@@ -218,7 +231,8 @@ def crashed(update: Update, slots: Slots, at: Instant) -> Outcome:
         return update, []
     if execution.writes + 1 >= LOOP_GUARD:
         return _break_loop(update, slots, at)
-    counted = _written(replace(execution, crashes=execution.crashes + 1), update, at)
+    swap = STOP if no_memory and execution.phase is P.VERIFYING else execution.swap
+    counted = _written(replace(execution, crashes=execution.crashes + 1, swap=swap), update, at)
     blamed = replace(update, execution=counted).trying(started=at.mono, evidence=Evidence(crashes=counted.crashes))
     return blamed, [Save()]
 
@@ -239,13 +253,17 @@ def supersede(update: Update, slots: Slots, at: Instant, newer: str) -> Outcome:
 
 def report(update: Update, at: Instant) -> JobStatus:
     """Return the report of the order under way; ``seq`` grows by 1000 with each journal write."""
-    execution = _under_way(update)
-    seq = execution.writes * 1000 + min(update.attempt.minor, 999)
-    details = dict(execution.figures)
-    if update.attempt.total:
-        details.update(done=update.attempt.done, total=update.attempt.total)
+    execution, attempt = _under_way(update), update.attempt
+    seq = execution.writes * 1000 + min(attempt.minor, 999)
+    details = {**execution.figures, **({"swap": execution.swap} if execution.swap else {})}
+    if attempt.total:
+        details.update(done=attempt.done, total=attempt.total)
+    reason = execution.reason
+    if attempt.wait is not None:
+        details["waiting"] = attempt.wait.to_json()
+        reason = reason or attempt.wait.text
     job = execution.job
-    words = (execution.phase, seq, execution.reason, details, at.wall)
+    words = (execution.phase, seq, reason, details, at.wall)
     return JobStatus(job.job_id, job.device, Status.IN_PROGRESS, *words)
 
 

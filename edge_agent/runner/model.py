@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model that answers raw inputs: ``edge_agent.Model``.
+"""A model file in one runtime that answers raw inputs; ``edge_agent.Model`` is what an application holds of it.
 
 ::
 
-    model = edge_agent.Model.open(Path("bundle"), runtime="litert")
+    model = Model.open(Path("bundle"), runtime="litert")
     answer = model.infer(image)          # uint8 [H, W] or [H, W, C]
     print(model.labels[answer.cls], answer.confidence)
 
 ``infer`` is for classifiers; ``predict`` answers by the model's task: a class, boxes, or every output as real numbers.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
@@ -24,7 +26,7 @@ from edge_agent.runner.contents import Contents
 from edge_agent.runner.postprocess import decide
 from edge_agent.runner.preprocess import apply_batch
 from edge_agent.runner.runtimes import Session, open_session
-from edge_agent.runner.tensors import Encoder, dequantize, encode
+from edge_agent.runner.tensors import Encoder, decoder, dequantize, encode
 from edge_contract import canonical
 from edge_contract import postprocess as postprocesses
 from edge_contract.artefact import Artefact, TensorSpec
@@ -35,6 +37,7 @@ from edge_contract.preprocess import Preprocess, Preprocessing
 __all__ = ["Answer", "Description", "Detections", "Inference", "Model", "Values"]
 
 Array = NDArray[Any]
+Run = Callable[[Array], dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -77,17 +80,21 @@ class Model:
         self.bundle, self.version = description.bundle, description.version
         self.task, self.keys = description.task, self.artefact.keyed()
         self._encode = Encoder(description.preprocess, self.artefact.input)
-        self._post, self._run = postprocesses.of(description.postprocess), session.run
+        self._post = postprocesses.of(description.postprocess)
+        self._run: Run = session.run
         self._roles = [(key, spec.name) for key, spec in self.keys.items()]
         self._is_float = any(spec.dtype == "float32" for spec in self.keys.values())
         if self.task == "classification":
-            self._logits = _logits_of(self.artefact, len(self.labels))
-        self._embedding = self.keys.get("embedding")
+            self._real_logits = decoder(_logits_of(self.artefact, len(self.labels)))
+        embedding = self.keys.get("embedding")
+        self._real_embedding = decoder(embedding) if embedding is not None else None
         self._anchors = _anchors_for(self._post, self.artefact) if self.task == "detection" else None
 
     @classmethod
-    def open(cls, folder: Path, *, runtime: str, threads: int = 1, target: str = "") -> "Model":
+    def open(cls, folder: Path, *, runtime: str, threads: int = 1, target: str = "", delegate: str = "") -> "Model":
         """Open a bundle folder's artefact for a runtime, the target's own where there is one.
+
+        ``delegate`` is what ``open_session`` takes.
 
         Raises:
             BundleError: The folder is no bundle, or its artefact is missing or changed.
@@ -108,7 +115,8 @@ class Model:
             manifest.version,
             manifest.task,
         )
-        return cls(open_session(contents.path(artefact.path), artefact, runtime, threads), description, contents)
+        session = open_session(contents.path(artefact.path), artefact, runtime, threads, delegate)
+        return cls(session, description, contents)
 
     @classmethod
     def load(cls, path: Path, description: Description, *, runtime: str, threads: int = 1) -> "Model":
@@ -122,9 +130,31 @@ class Model:
         return {key: int(np.prod(spec.shape[1:])) for key, spec in self.keys.items()}
 
     @property
+    def names(self) -> dict[str, str]:
+        """Output name in the file → key."""
+        return {name: key for key, name in self._roles}
+
+    @property
     def has_logits(self) -> bool:
         """Whether it is a classifier: whether ``infer`` answers, and drift of classes can be seen."""
         return self.task == "classification"
+
+    def encoded(self, raw: Array) -> Array:
+        """Return one raw input as the file takes it: preprocessed, quantized, [1, …]; raises DataError."""
+        return self._encode(raw)
+
+    def watch(self, wrap: Callable[[Run], Run]) -> None:
+        """Put something around the runtime's ``run``, for good."""
+        self._run = wrap(self._run)
+
+    @contextmanager
+    def running(self, run: Run) -> Iterator[None]:
+        """Use another function for the runtime's ``run`` within the block: to put a clock around it."""
+        self._run, before = run, self._run
+        try:
+            yield
+        finally:
+            self._run = before
 
     def predict(self, raw: Array, /) -> Answer:
         """Answer one raw input by the model's task; raises as ``infer`` does.
@@ -163,8 +193,8 @@ class Model:
         codes = {role: found[name].reshape(-1) for role, name in self._roles}
         if self._is_float:
             self._refuse_nan(codes)
-        logits = dequantize(self._logits, codes["logits"])
-        embedding = None if self._embedding is None else dequantize(self._embedding, codes["embedding"])
+        logits = self._real_logits(codes["logits"])
+        embedding = None if self._real_embedding is None else self._real_embedding(codes["embedding"])
         best, confidence = decide(self._post.scores, logits)
         is_sure = confidence >= self._post.threshold
         return Inference(best, confidence, logits, embedding, codes, (perf_counter_ns() - start) / 1000, is_sure)

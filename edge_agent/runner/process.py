@@ -22,6 +22,7 @@ from typing import Any, Final
 from edge_agent.runner.commands import MAX_LINE_BYTES, parse
 from edge_agent.runner.engine import Engine, Settings
 from edge_agent.runner.runtimes import runtime_version
+from edge_agent.runner.watchdog import STUCK_S, Watchdog
 from edge_contract.errors import MessageError, StropError
 from edge_contract.manifest import RUNTIMES
 
@@ -29,7 +30,10 @@ __all__ = ["main"]
 
 _STDIN: Final = 0
 _CHUNK: Final = 65536
+_TPU_TIMEOUT_S: Final = 5.0
 _END: Final = None
+_WAKE: Final = b""
+"""No command: look again at what is due."""
 Inbox = SimpleQueue[bytes | None]
 
 
@@ -108,9 +112,9 @@ def _obey(engine: Engine, line: bytes, events: Events) -> bool:
     return engine.obey(command)
 
 
-def serve(settings: Settings, inbox: Inbox, events: Events) -> None:
+def serve(settings: Settings, inbox: Inbox, events: Events, dog: Watchdog) -> None:
     """Obey and infer until the end; what is left is sent before."""
-    engine = Engine(settings, events.emit, time.monotonic)
+    engine = Engine(settings, events.emit, time.monotonic, lambda: inbox.put(_WAKE), dog)
     events.emit(
         {
             "event": "ready",
@@ -136,7 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runtime_version(options.runtime)  # a missing runtime is said before anything is promised
         threading.Thread(target=_read, args=(inbox, events.descriptor), daemon=True).start()
-        serve(Settings(options.runtime, options.counters, options.threads, options.target), inbox, events)
+        how = (options.threads, options.target, options.cache, options.delegate)
+        serve(Settings(options.runtime, options.counters, *how), inbox, events, _dog(options, events))
     except BrokenPipeError:
         print("runner: nobody reads the events", file=sys.stderr)
         return 1
@@ -146,6 +151,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _dog(options: argparse.Namespace, events: Events) -> Watchdog:
+    """Return what ends this process when an accelerator hangs; on a CPU only where it is asked for."""
+    default = _TPU_TIMEOUT_S if options.runtime == "edgetpu" else 0.0
+    timeout_s = default if options.invoke_timeout is None else options.invoke_timeout
+    report = lambda reason: events.emit({"event": "hung", "reason": reason})  # noqa: E731
+    return Watchdog(timeout_s, report, stuck_s=options.stuck_timeout)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -160,6 +173,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--counters", type=Path, required=True, help="memory-mapped counter file to write")
     parser.add_argument("--threads", type=int, default=1, help="threads for one inference (default 1)")
     parser.add_argument("--target", default="", help="prefer a bundle's artefact for this target, such as rpi4")
+    parser.add_argument("--delegate", default="", help="execution provider of onnxruntime, or the Edge TPU's library")
+    parser.add_argument("--cache", type=int, default=0, help="keep so many answers for inputs that come again")
+    parser.add_argument(
+        "--invoke-timeout", type=float, help="seconds for one inference; 0: any (default: 5 for edgetpu, else 0)"
+    )
+    parser.add_argument("--stuck-timeout", type=float, default=STUCK_S, help=argparse.SUPPRESS)
     parser.add_argument("--debug", action="store_true", help="show a traceback")
     return parser
 

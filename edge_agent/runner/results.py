@@ -26,15 +26,22 @@ class Results:
         self._emit = emit
         self._rows: list[list[Any]] = []
         self._bundle, self._first, self._since = "", 0, 0.0
+        self._is_kept = True
 
     def add(self, bundle: str, ref: str, cls: int, confidence: float, *, now: float) -> None:
         """Take one answer of a bundle; ``ref`` says which input it answers."""
+        if not self._is_kept:
+            return
         if bundle != self._bundle:
             self.flush()
             self._bundle = bundle
         if not self._rows:
             self._since = now
         self._rows.append([ref, cls, round(confidence, 4)])
+
+    def stop(self) -> None:
+        """Keep no rows from now on: nobody reads them."""
+        self._is_kept, self._rows = False, []
 
     @property
     def due(self) -> float | None:
@@ -45,8 +52,9 @@ class Results:
 
     def flush(self) -> None:
         """Emit the rows that wait."""
-        if self._rows:
-            rows, self._rows = self._rows, []
-            event = {"event": "results", "bundle": self._bundle, "first": self._first, "rows": rows}
-            self._first += len(rows)
+        rows, self._rows = self._rows, []
+        for at in range(0, len(rows), MAX_ROWS):  # an application's answers may have waited for a second
+            some = rows[at : at + MAX_ROWS]
+            event = {"event": "results", "bundle": self._bundle, "first": self._first, "rows": some}
+            self._first += len(some)
             self._emit(event)

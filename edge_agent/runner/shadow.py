@@ -25,17 +25,22 @@ class Shadow:
         self._compared = self._agreed = self._errors = 0
         self._active_us = self._shadow_us = 0.0
 
-    def compare(self, raw: Array, active: Answer) -> None:
-        """Let the shadow answer an input that the active model answered. A failing shadow is counted, never raised."""
+    def compare(self, raw: Array, active: Answer) -> bool:
+        """Let the shadow answer an input that the active model answered; False if it answers otherwise.
+
+        A failing shadow is counted, never raised, and disagrees with nobody.
+        """
         try:
             shadow = self.model.predict(raw)
         except Exception:  # whatever it is: the answers of the active model must not suffer from it
             self._errors += 1
-            return
+            return True
+        agreed = agree(active, shadow)
         self._compared += 1
-        self._agreed += agree(active, shadow)
+        self._agreed += agreed
         self._active_us += active.latency_us
         self._shadow_us += shadow.latency_us
+        return bool(agreed)
 
     def restart(self) -> None:
         """Begin a new comparison: the active model is another one now."""

@@ -34,6 +34,7 @@ from edge_contract.errors import DataError, ModelError
 from edge_contract.manifest import Artefact, Manifest
 from export.bundle import artefacts, golden, lineage
 from export.bundle.artefacts import Request
+from export.bundle.expected import expected
 from export.bundle.folder import drafting, files, seal, verify, write
 from export.bundle.recorded import Recorded
 from export.bundle.reference import Answering, build_profile
@@ -146,6 +147,7 @@ def _fill(draft: _Draft, asked: Sequence[Request], version: str, parent: str) ->
         profiles=profiles,
         lineage=lineage.of(compressed, plan, executions[0], samples.labels[:_PARITY_INPUTS], parent),
         files=files(folder),
+        input_contract=expected(compressed.preprocess, samples.raw),
     )
     return Built(seal(folder, manifest), report)
 

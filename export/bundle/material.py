@@ -13,7 +13,7 @@ from compress import recipe as recipes
 from compress.compressed import CompressedModel, load
 from compress.quantize.plan import QuantizationPlan
 from compress.quantize.step import folded
-from compress.sources import load_answered
+from compress.sources import load_validation
 from edge_agent.runner.preprocess import apply_batch
 from edge_contract import targets
 from edge_contract.errors import DataError, ModelError, UsageError
@@ -45,8 +45,8 @@ def open_folder(folder: Path) -> tuple[CompressedModel, Samples]:
     # Beside the recipe lie its relative files; a folder that was carried elsewhere has only its copy.
     place = compressed.recipe_path if compressed.recipe_path.is_file() else folder / "recipe.toml"
     recipe = recipes.parse(compressed.recipe_text, place)
-    data, _ = load_answered(recipe)
-    return compressed, Samples(data.validation.x, data.validation.y)
+    validation = load_validation(recipe)
+    return compressed, Samples(validation.x, validation.y)
 
 
 def write(folder: Path, out: Path, format_name: str, target_name: str, *, precision: str = "int8") -> Artefact:

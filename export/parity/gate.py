@@ -29,6 +29,7 @@ from compress.quantize import integer
 from compress.quantize.plan import QuantizationPlan
 from edge_contract.errors import ParityError
 from edge_contract.manifest import Artefact
+from export.memory.macs import macs
 from export.parity import fidelity
 from export.parity.fidelity import BETWEEN_INT8, INT8, Limits
 from export.parity.kernels import Kernels
@@ -38,6 +39,7 @@ from export.parity.report import Bound, Judged, Pair, ParityReport
 from export.parity.trace import PYTORCH, Trace, trace
 from export.runtimes.execution import Execution, python_for, run
 from export.runtimes.matrix import Installed, run_in
+from export.tflite.reader import read_file
 
 __all__ = [
     "EXACT_DELEGATES",
@@ -52,12 +54,17 @@ __all__ = [
     "evaluate",
     "execute",
     "judge_float",
+    "old_share",
     "trace",
 ]
 
 EXACT_DELEGATES: Final = ("xnnpack", "cpu", "plan")  # LiteRT's, ONNX Runtime's, PyTorch's
 OLD_INPUTS: Final = 128
-"""How many inputs old versions are given: seven of them with kernels of 2021 would take minutes for a thousand."""
+"""How many inputs old versions are given at most: with kernels of 2021 seven of them take minutes for a thousand."""
+OLD_MACS: Final = 5_000_000_000
+"""How many multiply-accumulates an old version is given at most, which takes its plain loops about ten seconds."""
+OLD_LEAST: Final = 8
+"""How many inputs old versions are given at least, however large the network is."""
 IDENTICAL: Final = Bound(0, 1.0)
 FIXED_POINT: Final = Bound(4, 0.98)  # seen on 28 layers: 3 steps, all classes equal
 OFF_LIST: Final = Bound(2, 0.98)  # seen with 17 wide layers of 17: 1 step of logits, 3 inside
@@ -89,8 +96,13 @@ def compare(first: Execution, second: Execution, *, exactly: Bound = IDENTICAL) 
         max(most for _, _, most in by_output.values()),
         _same_class(first, second),
         by_output,
-        exactly if exact else FIXED_POINT,
+        exactly if exact else _bound_of(len(next(iter(first.codes.values())))),
     )
+
+
+def _bound_of(inputs: int) -> Bound:
+    """Return the bound of kernels that round twice; of few inputs one may change its class, or none could."""
+    return replace(FIXED_POINT, same_class=min(FIXED_POINT.same_class, (inputs - 1) / max(inputs, 1)))
 
 
 def _is_exact(execution: Execution, bound: Bound) -> bool:
@@ -127,8 +139,8 @@ def execute(
         runtimes: Names, such as ``litert``.
         inputs: float32 [N, ...].
         pythons: Runtime → interpreter, for those that are not installed here.
-        old: Further versions, from ``runtime_matrix``, on the first ``OLD_INPUTS``; those whose runtime is not among
-            ``runtimes`` are left out.
+        old: Further versions, from ``runtime_matrix``, on the first inputs, as many as ``old_share`` says; those whose
+            runtime is not among ``runtimes`` are left out.
 
     Raises:
         RuntimeAdapterError, MissingDependencyError, DataError: As ``runtimes.run``.
@@ -137,8 +149,20 @@ def execute(
     for path, artefact in artefacts:
         wanted = [runtime for runtime in _READS[artefact.format] if runtime in runtimes]
         found += [run(path, artefact, runtime, inputs, python_for(runtime, pythons)) for runtime in wanted]
-        found += [run_in(version, path, artefact, inputs[:OLD_INPUTS]) for version in old if version.runtime in wanted]
+        given = [version for version in old if version.runtime in wanted]
+        few = inputs[: old_share(path)] if given else inputs
+        found += [run_in(version, path, artefact, few) for version in given]
     return found
+
+
+def old_share(path: Path) -> int:
+    """Return how many inputs an old version is given of a TFLite file: the fewer, the more it multiplies.
+
+    It follows from the file alone, not from a clock, so that the same model has the same table everywhere.
+    """
+    graph = read_file(path).main
+    each = sum(macs(operator, graph) for operator in graph.operators)
+    return max(OLD_LEAST, min(OLD_INPUTS, OLD_MACS // max(each, 1)))
 
 
 def check(
@@ -176,7 +200,7 @@ def check(
     answers = {e.name: _real(plan, e) for e in everyone}
     judged = tuple(judged_all(answers, reference or {}, labels, limits))
     runtimes = {execution.name: (execution.version, execution.delegate) for execution in everyone}
-    notes = _delegate_notes(executions)
+    notes = (*_delegate_notes(executions), *_share_notes(executions, len(inputs)))
     return ParityReport(plan.digest, len(inputs), runtimes, pairs, judged, notes=notes, off_list=measured)
 
 
@@ -207,6 +231,15 @@ def _delegate_notes(executions: Sequence[Execution]) -> tuple[str, ...]:
         for e in executions
         if e.runtime.split(" ")[0] == "litert" and e.delegate != "xnnpack"
     )
+
+
+def _share_notes(executions: Sequence[Execution], inputs: int) -> tuple[str, ...]:
+    """Say which versions saw a share of the inputs only; nothing is left out in silence."""
+    seen = {e.title: min(len(codes) for codes in e.codes.values()) for e in executions}
+    counts = sorted({count for count in seen.values() if count < inputs}, reverse=True)
+    by_count = {count: ", ".join(title for title, its in seen.items() if its == count) for count in counts}
+    why = "their kernels are slow, and the larger the network, the fewer they get"
+    return tuple(f"{count} of {inputs} inputs in {titles}: {why}" for count, titles in by_count.items())
 
 
 def _complaint(pair: Pair) -> str:

@@ -137,15 +137,19 @@ def trace(
         raise DataError("no inputs to trace", where="parity", fix="give at least one")
     found = {name: _activations(plan, inputs, name, pythons) for name in (first, second)}
     answers = tuple({r: v[n].reshape(len(inputs), -1) for r, n in plan.outputs.items()} for v in found.values())
-    return Trace(first, second, tuple(_rows(plan, found[first], found[second])), (answers[0], answers[-1]))
+    return Trace(first, second, tuple(_rows(plan, found, first, second)), (answers[0], answers[-1]))
 
 
-def _rows(plan: QuantizationPlan, first: Codes, second: Codes) -> list[OperationRow]:
+def _rows(plan: QuantizationPlan, found: Mapping[str, Codes], first: str, second: str) -> list[OperationRow]:
+    def alone(op: Any, name: str) -> tuple[int, int]:
+        # PyTorch's codes are the plan's arithmetic already, and computing it again takes as long as a slow runtime.
+        return (0, 0) if name == PYTORCH else _alone(plan, op, found[name])
+
     rows = []
     for op in plan.operations:
-        differing, steps = _distance(first[op.output], second[op.output])
-        alone = (_alone(plan, op, first), _alone(plan, op, second))
-        rows.append(OperationRow(op.name, op.kind, first[op.output].size, differing, steps, alone))
+        ours, theirs = (found[name][op.output] for name in (first, second))
+        both = alone(op, first), alone(op, second)
+        rows.append(OperationRow(op.name, op.kind, ours.size, *_distance(ours, theirs), both))
     return rows
 
 

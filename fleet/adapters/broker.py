@@ -53,6 +53,7 @@ class BrokerFiles:
     ca: Path
     certificate: Path
     key: Path
+    revoked: Path | None = None
 
 
 def find_mosquitto() -> str:
@@ -119,6 +120,8 @@ def settings(host: str, port: int, files: BrokerFiles, acl: Path, user: str) -> 
         "allow_anonymous false",
         f"acl_file {acl}",
     ]
+    if files.revoked is not None:
+        lines.append(f"crlfile {files.revoked}")
     return "\n".join(lines) + "\n"
 
 
@@ -208,6 +211,11 @@ class Mosquitto:
     def pid(self) -> int:
         """Process id of the child, 0 before the start."""
         return self._child.pid if self._child else 0
+
+    def reload(self) -> None:
+        """Let the child read its certificates and the revocation list again; connections that stand stay."""
+        if self._child is not None and self.is_alive:
+            self._child.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """End the child; does nothing when it has ended."""

@@ -8,6 +8,7 @@ A device's certificate says one thing, its name (CN = device id), and serves for
 impersonate neither the server nor another device. Nothing else of a device's request is copied.
 """
 
+import contextlib
 import datetime as dt
 import hashlib
 import ipaddress
@@ -29,6 +30,8 @@ from fleet.adapters.csr import CertificateFacts, common_name, csr_key_digest, fa
 
 __all__ = [
     "DEVICE_DAYS",
+    "RENEWAL_GRACE_DAYS",
+    "REVOCATIONS",
     "CertificateFacts",
     "ca_digest",
     "ca_pem",
@@ -37,8 +40,10 @@ __all__ = [
     "facts",
     "issue_client",
     "issue_server",
+    "pem_of",
     "renew",
     "sign_csr",
+    "write_revocations",
 ]
 
 CA_DAYS: Final = 20 * 365
@@ -46,6 +51,7 @@ SERVER_DAYS: Final = 2 * 365
 DEVICE_DAYS: Final = 365
 RENEW_SERVER_DAYS: Final = 30
 RENEWAL_GRACE_DAYS: Final = 180  # a device that was off for half a year past its expiry may still renew
+REVOCATIONS: Final = "revoked.crl"
 _BACKDATE: Final = dt.timedelta(days=1)  # boards without a clock battery start somewhat in the past
 
 
@@ -252,3 +258,41 @@ def renew(folder: Path, certificate_pem: bytes, csr_pem: bytes, *, now: float) -
         fix = "enrol the device again"
         raise EnrolmentError("expired too long ago to renew", where=f"certificate of '{present.name}'", fix=fix)
     return sign_csr(folder, csr_pem, present.name, now=now)
+
+
+def pem_of(certificate_der: bytes) -> bytes:
+    """Return a certificate's PEM; raises EnrolmentError when it is none."""
+    try:
+        return _pem(x509.load_der_x509_certificate(certificate_der))
+    except ValueError as error:
+        raise EnrolmentError("this is not a certificate in DER") from error
+
+
+def write_revocations(folder: Path, revoked: Sequence[tuple[str, float]], *, now: float) -> Path:
+    """Write the list of revoked certificates (RFC 5280, section 5) and return its path.
+
+    The list has no end before the CA's own: an expired list would lock out every device at once.
+
+    Args:
+        folder: The CA's folder.
+        revoked: Serial number in hex, and when it was revoked.
+        now: Seconds since 1970.
+    """
+    ca, since = _load(folder), _utc(now) - _BACKDATE
+    with contextlib.suppress(OSError, ValueError):
+        before = x509.load_pem_x509_crl((folder / REVOCATIONS).read_bytes()).last_update_utc
+        # Of two lists in one process OpenSSL takes the later one, and counts in seconds.
+        since = max(since, before + dt.timedelta(seconds=1))
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(ca.certificate.subject)
+        .last_update(since)
+        .next_update(max(ca.certificate.not_valid_after_utc, _utc(now) + dt.timedelta(days=1)))
+        .add_extension(x509.CRLNumber(int(now * 1000)), critical=False)
+    )
+    for serial, at in revoked:
+        one = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(_utc(at)).build()
+        builder = builder.add_revoked_certificate(one)
+    listed = builder.sign(ca.key, hashes.SHA256())
+    durable.write(folder / REVOCATIONS, listed.public_bytes(serialization.Encoding.PEM))
+    return folder / REVOCATIONS

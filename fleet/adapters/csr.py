@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from edge_contract.errors import EnrolmentError
+from edge_contract.renewal import proof_bytes
 
-__all__ = ["CertificateFacts", "common_name", "csr_key_digest", "facts", "read_csr"]
+__all__ = ["CertificateFacts", "check_proof", "common_name", "csr_key_digest", "facts", "key_digest", "read_csr"]
 
 _MAX_CSR_BYTES: Final = 16_384
 
@@ -83,6 +85,41 @@ def csr_key_digest(csr_pem: bytes) -> str:
     Raises:
         EnrolmentError: Not a valid request.
     """
-    _, key = read_csr(csr_pem)
+    return _digest(read_csr(csr_pem)[1])
+
+
+def key_digest(certificate_pem: bytes) -> str:
+    """Return the SHA-256 of the public key in a certificate.
+
+    Raises:
+        EnrolmentError: Not a certificate, or a key that is not ECDSA.
+    """
+    return _digest(_certified_key(certificate_pem))
+
+
+def check_proof(certificate_pem: bytes, csr_pem: str, proof: str) -> None:
+    """Refuse a renewal whose proof is not signed by the certificate's key.
+
+    Raises:
+        EnrolmentError: It is not, or the certificate cannot be read.
+    """
+    key = _certified_key(certificate_pem)
+    try:
+        key.verify(bytes.fromhex(proof), proof_bytes(csr_pem), ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, ValueError) as error:
+        raise EnrolmentError("the proof is not signed by the certificate's key", where="renewal request") from error
+
+
+def _certified_key(certificate_pem: bytes) -> ec.EllipticCurvePublicKey:
+    try:
+        key = x509.load_pem_x509_certificate(certificate_pem).public_key()
+    except Exception as error:  # ValueError, and cryptography's own for keys that it does not know
+        raise EnrolmentError("this is not a certificate in PEM") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise EnrolmentError("its key is not ECDSA", where="certificate")
+    return key
+
+
+def _digest(key: ec.EllipticCurvePublicKey) -> str:
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return hashlib.sha256(key.public_bytes(serialization.Encoding.DER, form)).hexdigest()

@@ -10,7 +10,8 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from edge_contract.batches import TelemetryAck, decode_batch
 from edge_contract.errors import ContractError, MessageError
@@ -18,6 +19,7 @@ from edge_contract.jobs import JobStatus
 from edge_contract.messages import Birth, Death, ReportedState
 from edge_contract.topics import Topic, parse, topic
 from fleet.adapters import tables, telemetry
+from fleet.adapters.identities import Identities
 from fleet.adapters.sqlite import Store
 from fleet.core.execution import hear_status
 from fleet.core.inventory import DeviceRecord, hear_birth, hear_death, hear_reported
@@ -30,8 +32,8 @@ Connection = sqlite3.Connection
 Keep = Callable[[Connection, float], bytes | None]
 """Stores one message at a time in seconds; returns the acknowledgement to send after the commit, or None."""
 
-_QUIET: Final = frozenset({"tm/ack"})
-"""Our own words, which the subscription ``tm/+`` brings back."""
+_QUIET: Final = frozenset({"tm/ack", "job/next/status"})
+"""Our own words, which the subscriptions ``tm/+`` and ``job/+/status`` bring back: a model may be named status."""
 
 
 class Ingest:
@@ -43,6 +45,7 @@ class Ingest:
         clock: Seconds since 1970.
         publish: Sends (topic, payload), from the store's thread after the commit.
         wake: Called after the commit of what may move a rollout.
+        identities: Hears which start speaks for a device on which board; None where nobody looks for clones.
     """
 
     def __init__(
@@ -53,7 +56,9 @@ class Ingest:
         clock: Callable[[], float],
         publish: Callable[[str, bytes], None],
         wake: Callable[[], None],
+        identities: Identities | None = None,
     ) -> None:
+        self._identities = identities
         self._store, self._judge, self._clock, self._publish, self._wake = store, judge, clock, publish, wake
 
     def handle(self, name: str, payload: bytes, *, retained: bool = False) -> "Future[bytes | None] | None":
@@ -95,7 +100,9 @@ class Ingest:
         kind = said.parts[0]
         if said.channel == "state/birth":
             birth = Birth.from_bytes(payload)
-            return self._record(said, birth.device, lambda record: hear_birth(record, birth, seen_at))
+            boot = None if seen_at is None else birth.boot  # a retained birth may be of long ago
+            fold = partial(hear_birth, birth=birth, seen_at=seen_at)
+            return self._record(said, birth.device, fold, boot, birth.board)
         if said.channel == "state/death":
             if not payload:  # a device that was decommissioned clears what it retained
                 return lambda _db, _now: None
@@ -103,21 +110,31 @@ class Ingest:
             return self._record(said, death.device, lambda record: hear_death(record, death))
         if said.channel == "twin/reported":
             reported = ReportedState.from_bytes(payload)
-            return self._record(said, reported.device, lambda record: hear_reported(record, reported, seen_at))
+            boot = None if seen_at is None else reported.boot
+            return self._record(said, reported.device, lambda record: hear_reported(record, reported, seen_at), boot)
         if kind == "job":
             return self._status(said, JobStatus.from_bytes(payload))
         if kind == "tm":
             return self._batch(said, payload)
         raise MessageError("nobody listens to this yet", where=said.channel)
 
-    def _record(self, said: Topic, claimed: str, fold: Callable[[DeviceRecord], DeviceRecord]) -> Keep:
+    def _record(
+        self,
+        said: Topic,
+        claimed: str,
+        fold: Callable[[DeviceRecord], DeviceRecord],
+        boot: str | None = None,
+        board: dict[str, Any] | None = None,
+    ) -> Keep:
         _check_device(said, claimed)
 
-        def keep(db: Connection, _now: float) -> None:
+        def keep(db: Connection, now: float) -> None:
             record = _enrolled(db, said)
             after = fold(record)
             if after != record:
                 tables.put_device(db, after)
+            if self._identities is not None and boot is not None:
+                self._identities.heard(db, said.device, boot, board, now)
 
         return keep
 

@@ -58,5 +58,8 @@ class JobSigner:
 
     def sign(self, job: JobDocument) -> Signed:
         """Return the envelope that travels on ``job/next``: the job's canonical bytes and their signature."""
-        payload = job.to_bytes()
+        return self.sign_bytes(job.to_bytes())
+
+    def sign_bytes(self, payload: bytes) -> Signed:
+        """Return the envelope of another document's canonical bytes, such as an order to capture."""
         return Signed(payload, self.keyid, self._key.sign(payload).hex())

@@ -51,6 +51,7 @@ class ServerLink:
         context = ssl.create_default_context(cafile=str(files.ca))
         context.load_cert_chain(files.certificate, files.key)
         self._client.tls_set_context(context)
+        self._context, self._address = context, ("", 0)
         self._client.reconnect_delay_set(1, 5)
         self._client.max_inflight_messages_set(1000)
         self._client.on_connect = self._connected
@@ -69,6 +70,7 @@ class ServerLink:
         Raises:
             BrokerError: The broker does not answer, or refuses our certificate.
         """
+        self._address = host, port
         try:
             self._client.connect(host, port, keepalive=30)
         except (OSError, ssl.SSLError) as error:
@@ -81,6 +83,22 @@ class ServerLink:
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Hand a message to the broker, QoS 1; without a connection paho keeps it until there is one."""
         self._client.publish(topic, payload, qos=1, retain=retain)
+
+    def take_over(self, client_id: str) -> None:
+        """Connect once under a device's client id: the broker then ends the connection that has it (MQTT 3.1.4)."""
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311)
+        client.tls_set_context(self._context)
+        connected = threading.Event()
+        client.on_connect = lambda *_: connected.set()
+        try:
+            client.connect(*self._address, keepalive=30)
+        except OSError as error:  # it is down: nobody is connected to it either
+            _log.warning("no connection of '%s' to end: %s", client_id, error)
+            return
+        client.loop_start()
+        connected.wait(_CONNECT_S)
+        client.disconnect()
+        client.loop_stop()
 
     def stop(self) -> None:
         """Disconnect and end the thread."""

@@ -17,6 +17,8 @@ from edge_contract.states import RolloutEvent
 from edge_contract.topics import topic
 from fleet.adapters import ca, tables, telemetry
 from fleet.adapters.blobs import BlobStore
+from fleet.adapters.captures import Captures
+from fleet.adapters.identities import Identities
 from fleet.adapters.job_signing import JobSigner
 from fleet.adapters.orders import Message, OrderBook
 from fleet.adapters.sqlite import Store
@@ -80,6 +82,11 @@ class Operations:
         self.store, self.blobs, self.trust, self.addresses, self.clock = store, blobs, trust, addresses, clock
         self._random_bytes, self._publish = random_bytes, publish
         self._book = OrderBook(addresses.tenant, trust.signer)
+        self.identities = Identities(store, trust.ca, clock, trust.signer.public_key)
+        folder = trust.ca.parent / "captures"
+        self.captures = Captures(store, folder, trust.signer, clock=clock, random_bytes=random_bytes)
+        self.on_release: Callable[[], None] = lambda: None
+        """Called after a bundle was registered or a rollout was started: there may be patches to make."""
 
     def tick(self) -> None:
         """Let the engine take every rollout one step on."""
@@ -123,6 +130,7 @@ class Operations:
                 raise EnrolmentError(f"device '{request.device}' is enrolled already", fix=fix)
             certificate = ca.sign_csr(self.trust.ca, csr, request.device, now=now)
             tables.put_token(db, use_token(record, request.device, key, now))
+            self.identities.issued(db, certificate, now, request.board)
             if known is None:
                 desired = DesiredState(0, {}, {})
                 tables.put_device(db, DeviceRecord(request.device, now, desired=desired))
@@ -144,6 +152,8 @@ class Operations:
     def remove_device(self, device: str, actor: str) -> None:
         """Forget a device: its executions end as REMOVED and no wave waits for it. What it sent is kept.
 
+        Its certificates are revoked: to come back it needs a token.
+
         Raises:
             UsageError: It is not enrolled.
         """
@@ -154,14 +164,15 @@ class Operations:
             for execution in [e for e in tables.unclosed_executions(db) if e.device == device]:
                 gone = remove_device({device: execution}, device, now)
                 tables.put_executions(db, gone.values())
+            channels = ("twin/desired", *self._book.channels(db, device))
             db.execute("DELETE FROM devices WHERE device = ?", (device,))
             db.execute("DELETE FROM orders WHERE device = ?", (device,))
             self._audit(db, actor, "device.remove", device, {})
-            channels = ("twin/desired", "job/next")
             cleared = [Message(topic(self.addresses.tenant, device, channel), b"") for channel in channels]
             return None, [*cleared, *self._book.tick(db, now)]
 
         self._do(job)
+        self.identities.forget(device, actor)
 
     def set_config(self, device: str, changes: Any, actor: str) -> DesiredState:
         """Merge settings into a device's desired configuration; None removes one.
@@ -187,6 +198,13 @@ class Operations:
         """Take a TUF root from the workstation; raises SignatureError when it is not acceptable."""
         self.trust.tuf.install_root(data, now=self.clock())
         self.store.write(lambda db: self._audit(db, actor, "trust.root", "root.json", {"bytes": len(data)}))
+
+    def next_online_key(self, actor: str, *, anew: bool = False) -> bytes:
+        """Return the public half of the next online key, made now or waiting already."""
+        public = self.trust.tuf.new_online_key(anew=anew)
+        digest = canonical.digest(public)
+        self.store.write(lambda db: self._audit(db, actor, "trust.next_key", "online.pub", {"sha256": digest}))
+        return public
 
     def put_blob(self, sha256: str, chunks: Iterable[bytes], actor: str) -> int:
         """Store a file of a bundle and return its size in bytes."""
@@ -216,7 +234,9 @@ class Operations:
             self._audit(db, actor, "model.add", bundle, {"model": version.model, "version": version.version})
             return version
 
-        return self.store.write(job)
+        registered = self.store.write(job)
+        self.on_release()
+        return registered
 
     def check_model(self, manifest: bytes, targets: bytes) -> ModelVersion:
         """Return what would be registered if every file of the manifest were held; nothing is changed.
@@ -268,7 +288,9 @@ class Operations:
             messages = self._book.advance(db, rollout, now)
             return _rollout(db, rollout.id), [*messages, *self._book.tick(db, now)]
 
-        return self._do(job)
+        started = self._do(job)
+        self.on_release()
+        return started
 
     def change_rollout(self, rollout_id: str, verb: str, actor: str) -> Rollout:
         """Pause, resume or abort a rollout; pausing a paused one changes nothing.

@@ -89,24 +89,32 @@ class OrderBook:
             Message(topic(self._tenant, record.device, "twin/desired"), record.desired.to_bytes())
             for record in tables.devices(db)
         ]
-        orders = [Message(topic(self._tenant, d, "job/next"), data) for d, data in tables.orders(db).items()]
+        orders = [self._message(device, model, data) for (device, model), data in tables.orders(db).items()]
         return wanted + orders
+
+    def channels(self, db: Connection, device: str) -> list[str]:
+        """Return the channels on which orders of a device may stand."""
+        return ["job/next", *(f"job/next/{model}" for _, model in tables.orders(db, device) if model)]
+
+    def _message(self, device: str, model: str, envelope: bytes) -> Message:
+        return Message(topic(self._tenant, device, f"job/next/{model}" if model else "job/next"), envelope)
 
     def _world(self, db: Connection, rollout: Rollout, records: dict[str, DeviceRecord]) -> World:
         model = rollout.model
         others = (e for e in tables.unclosed_executions(db) if e.is_open and e.model != model and e.issued_at)
+        one_at_a_time = {device for device, record in records.items() if not record.has_lanes}
         return World(
             rollout,
             executions=tables.executions(db, rollout.number),
             running={device: record.running.get(model, "") for device, record in records.items()},
             newest=tables.newest_numbers(db, model),
-            busy=frozenset(e.device for e in others),
+            busy=frozenset(e.device for e in others if e.device in one_at_a_time),
             last_job=tables.last_job(db),
         )
 
     def _issue(self, db: Connection, rollout: Rollout, execution: Execution, now: float) -> list[Message]:
         wanted = self.desire(db, execution.device, models={execution.model: execution.bundle})
-        return [*wanted, self._order(db, rollout, execution, "install", now)]
+        return [*wanted, *self._order(db, rollout, execution, "install", now)]
 
     def _close(
         self,
@@ -122,10 +130,10 @@ class OrderBook:
         if restore is not None:
             messages = self.desire(db, execution.device, models={execution.model: restore})
         if execution.issued_at and tables.device(db, execution.device) is not None:  # it may have left the fleet
-            messages.append(self._order(db, rollout, execution, "cancel" if ask_cancel else "none", now))
+            messages += self._order(db, rollout, execution, "cancel" if ask_cancel else "none", now)
         return messages
 
-    def _order(self, db: Connection, rollout: Rollout, execution: Execution, kind: str, now: float) -> Message:
+    def _order(self, db: Connection, rollout: Rollout, execution: Execution, kind: str, now: float) -> list[Message]:
         limits = rollout.limits
         job = JobDocument(
             job_id=execution.job_id,
@@ -141,8 +149,25 @@ class OrderBook:
             probation=limits.probation if kind == "install" else Probation(),
         )
         envelope = self._signer.sign(job).to_bytes()
-        tables.put_order(db, execution.device, execution.job_id, envelope)
-        return Message(topic(self._tenant, execution.device, "job/next"), envelope)
+        return self._stand(db, execution, envelope)
+
+    def _stand(self, db: Connection, execution: Execution, envelope: bytes) -> list[Message]:
+        """Put an order onto its model's channel, and onto ``job/next`` where one model is all that the device has.
+
+        A device of the version before knows ``job/next`` alone. One with several models would find an order there
+        that is not the newest of its model, so there the old channel is cleared.
+        """
+        device, model, job = execution.device, execution.model, execution.job_id
+        record, standing = tables.device(db, device), tables.orders(db, device)
+        messages = []
+        if record is not None and record.has_lanes:
+            tables.put_order(db, device, job, envelope, model)
+            messages.append(self._message(device, model, envelope))
+        is_only = record is None or not record.has_lanes or set(record.running) <= {model}
+        if is_only or (device, "") in standing:
+            tables.put_order(db, device, job, envelope if is_only else b"")
+            messages.append(self._message(device, "", envelope if is_only else b""))
+        return messages
 
 
 def _note(db: Connection, before: Rollout, after: Rollout, now: float) -> None:

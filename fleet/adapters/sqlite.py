@@ -91,6 +91,33 @@ MIGRATIONS: Final = (
     );
     CREATE TABLE counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE certificates (
+      serial TEXT PRIMARY KEY, device TEXT NOT NULL, key_digest TEXT NOT NULL, issued_at REAL NOT NULL,
+      not_after REAL NOT NULL, seen_at REAL NOT NULL DEFAULT 0, revoked_at REAL NOT NULL DEFAULT 0,
+      reason TEXT NOT NULL DEFAULT ''
+    ) WITHOUT ROWID;
+    CREATE INDEX certificates_by_device ON certificates (device, issued_at);
+    CREATE TABLE identities (device TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE capture_campaigns (
+      id TEXT PRIMARY KEY, started_at REAL NOT NULL, document BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE capture_samples (
+      campaign TEXT NOT NULL, device TEXT NOT NULL, number INTEGER NOT NULL, size INTEGER NOT NULL,
+      sha256 TEXT NOT NULL, received REAL NOT NULL, PRIMARY KEY (campaign, device, number)
+    ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE orders_of_models (
+      device TEXT NOT NULL, model TEXT NOT NULL, job_id TEXT NOT NULL, envelope BLOB NOT NULL,
+      PRIMARY KEY (device, model)
+    ) WITHOUT ROWID;
+    INSERT INTO orders_of_models SELECT device, '', job_id, envelope FROM orders;
+    DROP TABLE orders;
+    ALTER TABLE orders_of_models RENAME TO orders;
+    """,
 )
 """Each one runs once, in order, in one transaction with its row in ``migrations``."""
 

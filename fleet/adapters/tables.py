@@ -194,14 +194,16 @@ def last_job(db: Connection) -> int:
     return int(top[1:]) if top else 0
 
 
-def put_order(db: Connection, device_name: str, job_id: str, envelope: bytes) -> None:
-    """Replace what stands on a device's ``job/next``."""
-    db.execute("INSERT OR REPLACE INTO orders VALUES (?,?,?)", (device_name, job_id, envelope))
+def put_order(db: Connection, device_name: str, job_id: str, envelope: bytes, model_name: str = "") -> None:
+    """Replace what stands on a device's ``job/next``, or for a model on its ``job/next/<model>``; empty clears it."""
+    db.execute("INSERT OR REPLACE INTO orders VALUES (?,?,?,?)", (device_name, model_name, job_id, envelope))
 
 
-def orders(db: Connection) -> dict[str, bytes]:
-    """Return device → what stands on its ``job/next``."""
-    return {row["device"]: row["envelope"] for row in db.execute("SELECT device, envelope FROM orders")}
+def orders(db: Connection, device_name: str = "") -> dict[tuple[str, str], bytes]:
+    """Return (device, model) → what stands on ``job/next/<model>``, of one device or of all; no model: ``job/next``."""
+    only, values = ("WHERE device = ?", (device_name,)) if device_name else ("", ())
+    rows = db.execute(f"SELECT device, model, envelope FROM orders {only}", values)
+    return {(row["device"], row["model"]): row["envelope"] for row in rows if row["envelope"]}
 
 
 def _entry(row: sqlite3.Row) -> audit.AuditEntry:

@@ -12,7 +12,7 @@ import datetime as dt
 import re
 import threading
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives import serialization
 from securesystemslib.signer import CryptoSigner
@@ -178,10 +178,26 @@ class TufRepository:
                 return True
             return False
 
-    def new_online_key(self) -> bytes:
-        """Make the next online key and return its public half; the root that names it puts it to use."""
+    def new_online_key(self, *, anew: bool = False) -> bytes:
+        """Make the next online key and return its public half; the root that names it puts it to use.
+
+        One that waits already is told again, because a root that names it may be on its way; ``anew`` forgets it.
+        """
         with self._lock:
-            return _public_pem(_make_key(self._folder / _NEXT_KEY))
+            path = self._folder / _NEXT_KEY
+            return _public_pem(_load_signer(path) if path.exists() and not anew else _make_key(path))
+
+    def shown(self) -> dict[str, Any]:
+        """Return versions and ends of what is published, and the ids of the online keys."""
+        with self._lock:
+            parts = {"root": self._root, "targets": self._targets, "snapshot": self._snapshot}
+            shown: dict[str, Any] = {
+                role: {"version": part.signed.version, "expires": part.signed.expires.timestamp()} if part else None
+                for role, part in {**parts, "timestamp": self._timestamp}.items()
+            }
+            path = self._folder / _NEXT_KEY
+            waiting = _load_signer(path).public_key.keyid if path.exists() else ""
+            return {**shown, "online_key": self._signer.public_key.keyid, "next_key": waiting}
 
     def _path(self, role: str, version: int) -> Path:
         return self._folder / f"{version}.{role}.json"

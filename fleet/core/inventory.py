@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from edge_contract.canonical import as_float
 from edge_contract.errors import ContractError
-from edge_contract.messages import Birth, Death, DesiredState, ModelState, ReportedState
+from edge_contract.messages import JOB_PER_MODEL, Birth, Death, DesiredState, ModelState, ReportedState
 
 __all__ = ["DeviceRecord", "Sync", "hear_birth", "hear_death", "hear_reported", "is_online", "sync_of", "want"]
 
@@ -50,6 +50,11 @@ class DeviceRecord:
         """Model → the bundle id that the runner really holds, by the latest report."""
         models = self.reported.models if self.reported else {}
         return {name: state.running for name, state in models.items()}
+
+    @property
+    def has_lanes(self) -> bool:
+        """The device takes an order for each of its models, on its own channel; others take one order at a time."""
+        return self.reported is not None and JOB_PER_MODEL in self.reported.features
 
     def model(self, name: str) -> ModelState | None:
         """The reported slots of one model."""

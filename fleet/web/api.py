@@ -22,7 +22,9 @@ from fleet.core.inventory import DeviceRecord
 from fleet.core.labels import read_labels
 from fleet.core.rollout import Rollout
 from fleet.web import views
+from fleet.web.capture_api import capture_routes
 from fleet.web.faults import body, not_found
+from fleet.web.trust_api import trust_routes
 
 __all__ = ["api_router"]
 
@@ -77,16 +79,32 @@ def _devices(router: APIRouter, operations: Operations, change: Any) -> None:
     @router.get("/devices")
     def devices() -> list[dict[str, Any]]:
         now = operations.clock()
-        return store.read(lambda db: [views.device_json(db, record, now) for record in tables.devices(db)])
+
+        def read(db: Connection) -> list[dict[str, Any]]:
+            shown = operations.identities.all_shown(db, now)
+            return [views.device_json(db, one, now, shown.get(one.device)) for one in tables.devices(db)]
+
+        return store.read(read)
 
     @router.get("/devices/{name}")
     def device(name: str) -> dict[str, Any]:
         def read(db: Connection) -> dict[str, Any]:
-            shown = views.device_json(db, _record(db, name), operations.clock())
+            now = operations.clock()
+            shown = views.device_json(db, _record(db, name), now, operations.identities.shown(db, name, now))
             rows, results = telemetry.count_rows(db, name), telemetry.result_count(db, name)
             return {**shown, "rows": rows, "results": results, "events": views.plain(telemetry.events(db, name, 50))}
 
         return store.read(read)
+
+    @router.post("/devices/{name}/revoke", dependencies=[change])
+    def revoke(name: str, document: Document = None) -> dict[str, int]:
+        reason = Fields(document or {}, "revocation", MessageError).text("reason", "")
+        return {"revoked": operations.identities.revoke(name, reason, ACTOR)}
+
+    @router.post("/devices/{name}/forgive", dependencies=[change])
+    def forgive(name: str) -> dict[str, str]:
+        operations.identities.forgive(name, ACTOR)
+        return {"cleared": name}
 
     @router.delete("/devices/{name}", dependencies=[change])
     def remove(name: str) -> dict[str, str]:
@@ -199,6 +217,6 @@ def _rollouts(router: APIRouter, operations: Operations, change: Any) -> None:
 def api_router(operations: Operations, token: str) -> APIRouter:
     """Return the routes; ``token`` is the operator's."""
     router = APIRouter(prefix="/api/v1")
-    for group in (_devices, _drift, _models, _rollouts):
+    for group in (_devices, _drift, _models, _rollouts, trust_routes, capture_routes):
         group(router, operations, _authorised(token))
     return router

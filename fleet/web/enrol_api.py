@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edge_contract.enrolment import EnrolmentRequest
+from edge_contract.renewal import RenewalRequest
 from fleet.adapters import ca
 from fleet.adapters.operations import Operations
 from fleet.web.faults import HANDLERS, body
@@ -18,7 +19,7 @@ _MAX_REQUEST_BYTES = 64 * 1024
 
 
 def enrol_app(operations: Operations) -> Starlette:
-    """Return the application: the CA's certificate for everybody, a device certificate for a token."""
+    """Return the application: the CA's certificate for everybody, a device certificate for a token or a proof."""
 
     def ca_pem(_request: Request) -> Response:
         return Response(ca.ca_pem(operations.trust.ca), media_type="application/x-pem-file")
@@ -28,5 +29,14 @@ def enrol_app(operations: Operations) -> Starlette:
         answer = await run_in_threadpool(operations.enrol, asked)
         return JSONResponse(answer.to_json())
 
-    routes = [Route("/ca.pem", ca_pem), Route("/enrol", enrol, methods=["POST"])]
+    async def renew(request: Request) -> JSONResponse:
+        asked = RenewalRequest.from_bytes(await body(request, _MAX_REQUEST_BYTES))
+        answer = await run_in_threadpool(operations.identities.renew, asked)
+        return JSONResponse(answer.to_json())
+
+    routes = [
+        Route("/ca.pem", ca_pem),
+        Route("/enrol", enrol, methods=["POST"]),
+        Route("/renew", renew, methods=["POST"]),
+    ]
     return Starlette(routes=routes, exception_handlers=HANDLERS)

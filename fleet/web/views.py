@@ -92,8 +92,10 @@ def truth_of(db: Connection, device: str, bundle: str, recent: int) -> TrueAccur
     return true_accuracy(results, telemetry.labels(db, device, sorted({ref for ref, _ in results})))
 
 
-def device_json(db: Connection, record: DeviceRecord, now: float) -> dict[str, Any]:
-    """Return one device as the API shows it."""
+def device_json(
+    db: Connection, record: DeviceRecord, now: float, identity: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return one device as the API shows it; ``identity`` is its certificate and what speaks for a clone."""
     reported, sync = record.reported, sync_of(record)
     drift, truth = drift_of(db, record.device)
     metric = telemetry.latest(db, record.device, "metric") or {}
@@ -125,6 +127,7 @@ def device_json(db: Connection, record: DeviceRecord, now: float) -> dict[str, A
         "latency_p95_us": number(metric.get("p95_us")) or drift.latency_p95_us,
         "drift": drift.to_json(),
         "true_accuracy": truth.to_json() if truth else None,
+        **(identity or {}),
     }
 
 

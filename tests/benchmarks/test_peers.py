@@ -264,7 +264,7 @@ def test_results_of_two_runs_stand_side_by_side(tmp_path):
 
 def test_rows_are_chosen_by_name_by_group_and_all():
     assert [row.name for row in chosen(["ort-s8-minmax", "ours"])] == [
-        *("ours", "ours-minmax", "ours-percentile", "ours-rounding", "ours-adaptive", "ort-s8-minmax")
+        *("ours", "ours-minmax", "ours-percentile", "ours-squared", "ours-adaptive", "ort-s8-minmax")
     ]
     assert chosen(["all"]) == list(ROWS.values())
     with pytest.raises(UsageError, match="unknown row 'tensorrt'"):

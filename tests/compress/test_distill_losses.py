@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from compress.distill.attention import attention_loss, attention_map
+from compress.distill.contrastive import contrastive_loss
 from compress.distill.objective import Distillation, last_linear
 from compress.distill.relational import angle_loss, distance_loss, relational_loss
 from compress.distill.terms import TERMS, Settings
@@ -96,6 +97,27 @@ def test_relations_have_a_gradient_although_two_embeddings_are_equal():
     assert bool(torch.isfinite(student.grad).all()) and bool(student.grad.any())
 
 
+def test_contrastive_is_the_formula_written_out():
+    student, teacher, tau = draw(5, 3), draw(5, 3, seed=1), 0.1
+
+    def cosine(a, b):
+        return sum(p * q for p, q in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+
+    total = 0.0
+    for i, s in enumerate(student.tolist()):
+        scores = [math.exp(cosine(s, t) / tau) for t in teacher.tolist()]
+        total -= math.log(scores[i] / sum(scores))
+    assert float(contrastive_loss(student, teacher, tau)) == pytest.approx(total / 5, rel=1e-4)
+
+
+def test_contrastive_knows_directions_alone_and_is_log_n_where_nothing_is_told_apart():
+    points = draw(6, 4)
+    assert torch.allclose(contrastive_loss(3 * points, points), contrastive_loss(points, 0.1 * points))
+    assert float(contrastive_loss(torch.ones(6, 4), points)) >= math.log(6) - 1e-6
+    assert float(contrastive_loss(torch.ones(6, 4), torch.ones(6, 4))) == pytest.approx(math.log(6), rel=1e-6)
+    assert float(contrastive_loss(points, points)) < float(contrastive_loss(points.flip(0), points))
+
+
 def test_label_loss_is_torchs_where_all_have_labels_and_leaves_out_the_rest():
     logits, y = draw(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
     for smoothing in (0.0, 0.1):
@@ -126,16 +148,23 @@ def test_every_term_of_a_recipe_is_there():
     assert tuple(TERMS) == training.TERMS
 
 
-def test_objective_is_the_weighted_sum_of_its_terms():
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"labels": 0.2, "soft-targets": 0.7, "features": 3.0, "attention": 5.0, "relational": 11.0},
+        {"labels": 0.2, "relational": 11.0, "contrastive": 0.8},
+    ],
+    ids=["all that are seeded alike", "contrastive"],
+)
+def test_objective_is_the_weighted_sum_of_its_terms(weights):
     x, y, student = draw(5, 1, 5, 5), torch.tensor([0, 1, 2, -1, -1]), net(4)
     alone = {}
     for name in TERMS:
         torch.manual_seed(3)  # the same adapters every time
         alone[name] = float(objective({name: 1.0})(student, x, y).detach())
-    weights = {"labels": 0.2, "soft-targets": 0.7, "features": 3.0, "attention": 5.0, "relational": 11.0}
     torch.manual_seed(3)
     total = float(objective(weights)(student, x, y).detach())
-    assert total == pytest.approx(sum(weights[name] * alone[name] for name in TERMS), rel=1e-5)
+    assert total == pytest.approx(sum(weight * alone[name] for name, weight in weights.items()), rel=1e-5)
     assert len(set(alone.values())) == len(TERMS)
 
 
@@ -150,6 +179,22 @@ def test_only_fitnets_trains_adapters():
     assert objective({"features": 1.0}).adapters.convs[0].weight.shape == (6, 4, 1, 1)
 
 
+def test_contrastive_term_trains_a_head_for_each_network_and_both_modules_can_be_trained_along():
+    loss = objective({"contrastive": 1.0})
+    assert loss.trained is loss.heads
+    assert (loss.heads.student.in_features, loss.heads.teacher.in_features) == (4, 6)
+    both = objective({"contrastive": 1.0, "features": 1.0})
+    assert list(both.trained) == [both.adapters, both.heads] and objective({"labels": 1.0}).trained is None
+    loss(net(4), draw(5, 1, 5, 5), torch.zeros(5, dtype=torch.int64)).backward()
+    assert all(bool(p.grad.any()) for p in loss.trained.parameters())
+
+
+def test_embedding_must_be_one_vector_of_each_input():
+    tokens = nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Linear(3, 4))
+    with pytest.raises(ModelError, match=r"1: its input \[1, 2, 3\] is no embedding \[N,D\]; .* or pool before"):
+        Distillation(tokens, tokens, {"relational": 1.0}, settings=Settings(), layers=(), example=torch.zeros(1, 6))
+
+
 def test_terms_without_layers_ignore_them_and_objectives_are_told_apart():
     loss = objective({"soft-targets": 1.0})
     assert loss.layers == () and isinstance(loss, Objective)
@@ -157,7 +202,9 @@ def test_terms_without_layers_ignore_them_and_objectives_are_told_apart():
 
 
 def test_network_without_a_linear_layer_has_no_embedding():
-    with pytest.raises(ModelError, match=r"no linear layer is called, .*; leave the relational term out"):
+    with pytest.raises(
+        ModelError, match=r"no linear layer is called, .*; leave the relational and contrastive terms out"
+    ):
         last_linear(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten()), torch.zeros(1, 1, 2, 2))
 
 

@@ -31,6 +31,7 @@ def read(**values):
         ({"method": "mutual"}, {"labels": 0.5, "soft-targets": 0.5}),
         ({"method": "self", "alpha": 0.5}, {"labels": 0.5, "soft-targets": 0.5}),
         ({"method": "relational", "alpha": 0.5}, {"labels": 0.5, "soft-targets": 0.5, "relational": 25.0}),
+        ({"method": "contrastive"}, {"labels": pytest.approx(0.1), "soft-targets": 0.9, "contrastive": 0.8}),
         (
             {"method": "attention", "alpha": 0.0, "weight": 3, "layers": [["a", "b"]]},
             {"labels": 1.0, "attention": 3.0},

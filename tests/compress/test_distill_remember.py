@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compress.distill.remember import Remembering
-from compress.distill.soft_targets import combined
+from compress.distill.soft_targets import combined, soft_target_loss
 from compress.trainer import Training, train
 
 
@@ -98,3 +98,15 @@ def test_resumed_distillation_ends_in_the_same_bits_and_asks_nothing_twice(tmp_p
     resumed = run(fresh(), second, checkpoint=tmp_path / "c.pt")
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     assert whole.asked == first.asked + second.asked <= 128
+
+
+def test_maps_of_answers_are_remembered_and_their_loss_is_a_mean_over_places():
+    torch.manual_seed(0)
+    teacher, x = nn.Conv2d(1, 4, 1), inputs(6)
+    remembering = Remembering(teacher)
+    first = remembering(x)
+    assert first.shape == (6, 4, 3, 3) and torch.equal(remembering(x.flip(0)), first.flip(0))
+    assert (remembering.asked, remembering.found) == (6, 6)
+    student = torch.randn(6, 4, 3, 3)
+    flat = [t.movedim(1, 3).reshape(-1, 4) for t in (student, first.detach())]
+    assert torch.allclose(soft_target_loss(student, first.detach(), 2.0), soft_target_loss(*flat, 2.0))

@@ -176,3 +176,19 @@ def test_criterion_that_does_not_fit_names_another():
     image = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 3))
     with pytest.raises(ModelError, match=r"the answers \[5, 1, 4, 4\] are no logits; use method = 'taylor'"):
         gate_gradients(image, PruningGraph(image, x[:1]).groups, x)
+
+
+def test_places_of_an_answer_are_classified_each_on_its_own():
+    """The Fisher of a map of answers: the sum over its places of that of one answer, where all see the same."""
+    logits = torch.tensor([[0.3, -1.0, 0.2]])
+    gradients = []
+    for shape in ((1, 3), (1, 3, 2, 2)):
+        total = torch.zeros(3)
+        for seed in range(400):
+            x = logits.view(1, 3, *[1] * (len(shape) - 2)).expand(shape).clone().requires_grad_()
+            own_answer_loss(x, torch.Generator().manual_seed(seed)).backward()
+            total += x.grad.flatten(2).sum(2)[0].square() if x.ndim > 2 else x.grad[0].square()
+        gradients.append(total / 400)
+    p = logits.softmax(1)[0]
+    assert torch.allclose(gradients[0], p * (1 - p), atol=0.03)
+    assert torch.allclose(gradients[1], 4 * p * (1 - p), atol=0.12)

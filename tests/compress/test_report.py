@@ -42,9 +42,9 @@ def test_reports_of_the_schema_before_are_read():
         for row in document[part]:
             for key in keys:
                 del row[key]
-    del document["peers"], document["trials"]
+    del document["trials"]
     old = CompressionReport.from_json(document)
-    assert old.steps[-1].hits == "" and old.ladder == () and old.peers == ()
+    assert old.steps[-1].hits == "" and old.ladder == () and old.trials == ()
     assert [step.score for step in old.steps] == [step.score for step in full_report().steps]
     assert old.steps[1].memory_kb == 8.0  # 2 000 values of the largest layer in float32
     assert old.steps[3].memory_kb == 2.0  # and in int8

@@ -67,10 +67,10 @@ def test_every_colour_of_a_picture_is_one_of_the_page(text):
 
 
 SAYS = {
-    "tiles": ["92.5 %", "+2.50", "0.4 KB", "6.0 × less", "7 k"],
+    "tiles": ["92.5 %", "<b>2.50</b><span>points dropped", "0.4 KB", "6.0 × less", "7 k"],
     "steps": ["1. train (labels)", "2. prune (taylor)", "3. quantize (static-int8)", "zipped", "peak KB"],
     "budget": ['<li class="kept">size_kb: 0.4 ≤ 1</li>', '<li class="missed">max_drop: 2.5 &gt; 1</li>'],
-    "pareto": ["accuracy against weights, KB", "accuracy against MACs, thousands", "1 peers and 2 trials"],
+    "pareto": ["accuracy against weights, KB", "accuracy against MACs, thousands", "the 2 trials of the search"],
     "ladder": ["3 attempts; the best is adaptive rounding (layer by layer): +0.50 points", "92.5 [88.0, 95.4]"],
     "fidelity": ["The first layer that falls far below what it reads is head (8.5 dB lower)", "0.99110", "0.200"],
     "histograms": ["histogram of head, weights", "histogram of head, output", "-0.5 … 0.375 / -0.5 … 0.5"],
@@ -96,7 +96,7 @@ def test_page_is_the_same_bytes_for_the_same_report(text):
 BARE = {
     "without steps": {"steps": ()},
     "without a test": {"test": (), "change": None},
-    "without peers and trials": {"peers": (), "trials": (), "budget": (), "notes": ()},
+    "without trials": {"trials": (), "budget": (), "notes": ()},
 }
 
 
@@ -105,6 +105,24 @@ def test_page_of_a_run_that_has_less_can_be_drawn(name):
     text = page(replace(full_report(), **BARE[name]))
     assert text.endswith("</html>\n")
     assert ("The budget was missed, so the test split was not read." in text) == (name == "without a test")
+
+
+def test_page_calls_the_metric_what_it_is():
+    """Agreement is no accuracy; a test split with labels is measured by them all the same."""
+    text = page(replace(full_report(), metric="agreement", test_metric="top1"))
+    assert text.count("agreement on the validation split") == 2
+    assert text.count("top-1 [95 %]") == 1 + len(re.findall("<th[^>]*>tried</th><th>top-1", text))
+
+
+def test_a_gain_is_no_negative_drop():
+    report = full_report()
+    text = page(replace(report, steps=(*report.steps[:-1], replace(report.steps[-1], drop=-0.83))))
+    assert "<b>0.83</b><span>points gained" in text
+
+
+def test_many_notes_are_folded():
+    text = page(replace(full_report(), notes=tuple(f"layer {i}: grown" for i in range(9))))
+    assert "<summary>9 notes</summary><ul><li>layer 0: grown</li>" in text
 
 
 def test_page_of_a_model_that_only_entered():

@@ -13,12 +13,14 @@ import torch
 
 from edge_contract import canonical, targets
 from edge_contract.errors import DataError, MissingDependencyError, ParityError, RuntimeAdapterError, UsageError
+from export.memory.macs import macs
 from export.onnx import writer as onnx_writer
 from export.parity import gate
 from export.runtimes import execution as runtimes
 from export.runtimes import matrix, probes
 from export.runtimes.execution import Execution
 from export.tflite import writer as tflite_writer
+from export.tflite.reader import read_file
 
 
 @pytest.fixture(scope="module")
@@ -380,6 +382,33 @@ def test_old_versions_run_a_share_of_the_inputs_and_are_compared_on_it(today, co
     assert report.pair("litert", "onnxruntime").by_output["logits"][0] == 180 * 3
     assert (report.fidelity("old").samples, report.fidelity("litert").samples) == (30, 180)
     assert report.fidelity("litert").relative_error < 1e-6
+    why = "their kernels are slow, and the larger the network, the fewer they get"
+    assert report.notes == (f"30 of 180 inputs in old 2.14.0: {why}",)
+
+
+def test_a_larger_network_gives_old_versions_fewer_inputs(written, monkeypatch):
+    """It follows from the file, not from a clock: the same model has the same table on every computer."""
+    path = written[1][0]
+    graph = read_file(path).main
+    each = sum(macs(operator, graph) for operator in graph.operators)
+    assert gate.old_share(path) == gate.OLD_INPUTS  # a small network
+    monkeypatch.setattr(gate, "OLD_MACS", 21 * each + each // 2)
+    assert gate.old_share(path) == 21
+    monkeypatch.setattr(gate, "OLD_MACS", 1)
+    assert gate.old_share(path) == gate.OLD_LEAST
+
+
+def test_of_few_inputs_one_may_change_its_class():
+    rows = np.tile(np.array([[3, 1]], np.int16), (12, 1))
+    exact = Execution("litert", "2.3.0", "xnnpack", {"logits": rows})
+
+    def moved(count):
+        codes = rows.copy()
+        codes[:count] = [1, 3]
+        return gate.compare(exact, Execution("tflite-runtime", "2.7.0", "builtin", {"logits": codes}))
+
+    assert [moved(count).is_within for count in (0, 1, 2)] == [True, True, False]
+    assert moved(1).bound.same_class == 11 / 12
 
 
 def test_old_probe_is_python_3_7():

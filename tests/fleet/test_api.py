@@ -222,6 +222,12 @@ CHANGES = [
     ("POST", "/rollouts"),
     ("POST", "/rollouts/r1/abort"),
     ("POST", "/labels"),
+    ("POST", "/devices/x/revoke"),
+    ("POST", "/devices/x/forgive"),
+    ("POST", "/trust/online-key"),
+    ("POST", "/captures"),
+    ("POST", "/captures/c1/stop"),
+    ("DELETE", "/captures/c1"),
 ]
 
 

@@ -17,8 +17,8 @@ from strop import doctor
 from strop.requirements import extras_of, installed_version, satisfies
 
 ROLES = (
-    "workstation", "search", "ray", "tensorflow", "agent", "agent-litert", "agent-onnx", "agent-tflite", "fleet",
-    "examples", "dev",
+    "workstation", "search", "ray", "tensorflow", "agent", "agent-litert", "agent-onnx", "agent-tflite",
+    "agent-camera", "agent-microphone", "fleet", "examples", "dev",
 )  # fmt: skip
 releases = st.lists(st.integers(0, 30), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
 bounds = st.lists(st.tuples(st.sampled_from(["==", ">=", "<=", "<", ">", "!="]), releases), max_size=3)
@@ -37,7 +37,7 @@ def test_a_build_of_a_version_satisfies_the_version():
 
 def test_every_extra_of_the_distribution_is_a_role():
     assert set(extras_of()) == {"", *ROLES}
-    assert {r.name for r in extras_of()["agent"]} == {"paho-mqtt", "tuf", "cryptography"}
+    assert {r.name for r in extras_of()["agent"]} == {"paho-mqtt", "tuf", "cryptography", "zstandard"}
 
 
 def test_installed_versions_are_the_metadata():

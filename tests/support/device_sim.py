@@ -11,8 +11,9 @@ from typing import Any
 from edge_agent.core import agent
 from edge_agent.core import effects as ef
 from edge_agent.core import events as ev
+from edge_agent.core.lane import Identity, Plan
 from edge_agent.core.outbox import ROW_COST, Held
-from edge_agent.core.state import Identity, State
+from edge_agent.core.state import State
 from edge_agent.core.twin import Settings
 from edge_contract import canonical
 from edge_contract.batches import TelemetryAck, TelemetryRow
@@ -23,6 +24,8 @@ from edge_contract.messages import DesiredState, ReportedState
 from edge_contract.states import TERMINAL_STATUS
 
 OLD, NEW, NEWER = "a" * 64, "b" * 64, "c" * 64
+FACES, FACES_NEW = "d" * 64, "e" * 64
+_NAMES = {"old": OLD, "new": NEW, "newer": NEWER, "faces_old": FACES, "faces_new": FACES_NEW}
 
 
 class PowerCut(BaseException):
@@ -47,10 +50,19 @@ class Disk:
     """What survives."""
 
     journal: bytes = b""
-    pointers: dict[str, str] = field(default_factory=lambda: {"active": "", "standby": "", "factory": ""})
+    models: dict[str, dict[str, str]] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
     rows: dict[tuple[str, str], dict[int, tuple[float, bytes]]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+
+    def of(self, model: str) -> dict[str, str]:
+        """The pointers of a model."""
+        return self.models.setdefault(model, {"active": "", "standby": "", "factory": ""})
+
+    @property
+    def pointers(self) -> dict[str, str]:
+        """Those of the first model."""
+        return self.of("digits")
 
 
 @dataclass
@@ -95,18 +107,28 @@ def job(job_id: str = "j1", bundle: str = NEW, **changes: Any) -> JobDocument:
 
 
 class Device:
-    """One simulated device. Time is a number; ``run`` lets seconds pass."""
+    """One simulated device. Time is a number; ``run`` lets seconds pass.
 
-    def __init__(self, *, installed: str = OLD, **bundles: Behaviour) -> None:
+    With ``faces`` it has a second lane, whose bundles have their own ids; else one lane for the model ``digits``.
+    """
+
+    def __init__(self, *, installed: str = OLD, faces: str = "", **bundles: Behaviour) -> None:
         self.bundles = {OLD: Behaviour("1.0.0"), NEW: Behaviour("2.0.0"), NEWER: Behaviour("3.0.0")}
-        self.bundles.update({{"old": OLD, "new": NEW, "newer": NEWER}[k]: b for k, b in bundles.items()})
+        self.bundles.update({FACES: Behaviour("1.0.0"), FACES_NEW: Behaviour("2.0.0")})
+        self.bundles.update({_NAMES[k]: b for k, b in bundles.items()})
         self.disk, self.server = Disk(), Server()
         if installed:
             self.disk.complete.add(installed)
             self.disk.pointers.update(active=installed, factory=installed)
+        self.keys = ("digits", "faces") if faces else ("",)
+        if faces:
+            self.disk.complete.add(faces)
+            self.disk.of("faces").update(active=faces, factory=faces)
         self.wall, self.boots, self.ops = 1_000_000.0, 0, 0
         self.cut_before: int | None = None
         self.online, self.has_source, self.flips_fail = True, True, False
+        self.conditions, self.health, self.need_kb = ev.Conditions(), dict[str, Any](), 0
+        self.fits = 2  # so many models at once; one more, and the kernel ends the runner
         self.hanging: set[str] = set()  # steps that never answer
         self.retained: dict[str, bytes] = {}
         self.forged: set[str] = set()
@@ -124,8 +146,9 @@ class Device:
         """Start the process: everything volatile is new, the monotonic clock begins again."""
         self.boots += 1
         self.mono = 100.0
+        self.pace = (0, "")
         self.later: deque[ev.Event] = deque()
-        self.runner: dict[str, Any] | None = None
+        self.runners: dict[str, dict[str, Any] | None] = dict.fromkeys(self.keys)
         self.session, self.linked = 0, False
         me = Identity(
             device="pi",
@@ -136,14 +159,17 @@ class Device:
             defaults=Settings(source="test" if self.has_source else "", heartbeat_s=10.0),
             outbox_bytes=200_000,
         )
-        self.state: State = agent.initial(me, "digits")
+        left = Settings(source="other", heartbeat_s=10.0)
+        plans = [Plan(key, key, "litert", left if key == "faces" else me.defaults) for key in self.keys if key]
+        self.state: State = agent.initial(me, "digits", plans)
         held = tuple(
             Held(boot, cls, len(rows), sum(len(b) + ROW_COST for _, b in rows.values()), min(rows), max(rows))
             for (boot, cls), rows in self.disk.rows.items()
             if rows
         )
         journal = canonical.loads(self.disk.journal) if self.disk.journal else {}
-        self._feed(ev.Booted(self.now(), "digits", self.slots(), journal, held, dict(self.disk.dropped)))
+        others = {key: self.slots(key) for key in self.keys[1:]}
+        self._feed(ev.Booted(self.now(), "digits", self.slots(), journal, held, dict(self.disk.dropped), others))
 
     def power_cycle(self) -> None:
         """Lose power, and come back."""
@@ -162,14 +188,14 @@ class Device:
     def run_until(self, phase: str, limit: int = 30) -> None:
         """Handle one event after the other until the order stands in a phase."""
         for _ in range(limit * 200):
-            if self.state.update.phase == phase:
+            if self.state.first.update.phase == phase:
                 return
             if self.later:
                 self.deliver()
             else:
                 self.wall, self.mono = self.wall + 1, self.mono + 1
                 self._infer()
-                self._feed(ev.Tick(self.now(), self._sample()))
+                self._feed(ev.Tick(self.now(), self._sample(), self._others()))
         raise AssertionError(f"never in phase {phase}")
 
     def deliver(self) -> None:
@@ -182,18 +208,22 @@ class Device:
             self._link()
         self._drain()
         self._infer()
-        self._feed(ev.Tick(self.now(), self._sample()))
+        self._feed(ev.Tick(self.now(), self._sample(), self._others()))
         self._drain()
 
-    def _sample(self) -> ev.Sample:
+    def _others(self) -> dict[str, ev.Sample]:
+        return {key: self._sample(key) for key in self.keys[1:]}
+
+    def _sample(self, key: str = "") -> ev.Sample:
         """The counter file: only numbers of inferences and their latency."""
-        runner = self.runner
+        runner = self.runners[key or self.keys[0]]
         if runner is None or not runner["active"]:
-            return ev.Sample()
+            return ev.Sample(None, self.health, self.conditions)
         zero, n = Counters.zero(10), runner["n"]
         latency = [0] * len(zero.latency)
         latency[latency_bucket(self.bundles[runner["active"]].latency_us)] = n
-        return ev.Sample((runner["epoch"], runner["active"], replace(zero, n_infer=n, latency=tuple(latency))))
+        counted = replace(zero, n_infer=n, latency=tuple(latency))
+        return ev.Sample((runner["epoch"], runner["active"], counted), self.health, self.conditions)
 
     def _drain(self) -> None:
         for _ in range(1000):
@@ -215,9 +245,12 @@ class Device:
     # the server's side
 
     def order(self, document: JobDocument) -> None:
-        """Publish an order on job/next, retained."""
+        """Publish an order, retained: on its model's channel, and the first model's on ``job/next``, too."""
         payload = Signed(document.to_bytes(), "key", "00").to_bytes()
-        self.say("job/next", payload)
+        if self.keys != ("",):
+            self.say(f"job/next/{document.model}", payload)
+        if document.model in (self.keys[0], "digits") or self.keys == ("",):
+            self.say("job/next", payload)
 
     def want(self, version: int, **config: Any) -> None:
         self.say("twin/desired", DesiredState(version, {}, config).to_bytes())
@@ -233,8 +266,8 @@ class Device:
 
     # the disk
 
-    def slots(self) -> ev.Slots:
-        found = {name: b if b in self.disk.complete else "" for name, b in self.disk.pointers.items()}
+    def slots(self, model: str = "digits") -> ev.Slots:
+        found = {name: b if b in self.disk.complete else "" for name, b in self.disk.of(model).items()}
         versions = {b: self.bundles[b].version for b in found.values() if b}
         return ev.Slots(found["active"], found["standby"], found["factory"], versions)
 
@@ -266,17 +299,17 @@ class Device:
 
     def _on_FlipSlots(self, effect: ef.FlipSlots) -> list[ev.Event]:
         if self.flips_fail:
-            return [ev.Flipped(self.now(), self.slots(), "disk error")]
+            return [ev.Flipped(self.now(), self.slots(effect.model), "disk error", lane=effect.lane)]
         for pointer, bundle in (("standby", effect.standby), ("active", effect.active)):
             assert not bundle or bundle in self.disk.complete, "a pointer to nothing complete"
             self._durable(f"{pointer}:{bundle[:1]}")
-            self.disk.pointers[pointer] = bundle
-        return [ev.Flipped(self.now(), self.slots())]
+            self.disk.of(effect.model)[pointer] = bundle
+        return [ev.Flipped(self.now(), self.slots(effect.model), lane=effect.lane)]
 
     def _on_Forget(self, effect: ef.Forget) -> None:
         self._durable("forget")
-        held = {*self.disk.pointers.values(), *effect.keep}
-        self.disk.complete &= held
+        ours = {FACES, FACES_NEW} if effect.model == "faces" else {OLD, NEW, NEWER}
+        self.disk.complete -= ours - {*self.disk.of(effect.model).values(), *effect.keep}
 
     def _on_RunStep(self, effect: ef.RunStep) -> None:
         order, step = effect.job, effect.step
@@ -288,12 +321,20 @@ class Device:
         if step == "verify":
             self._durable("publish")
             self.disk.complete.add(order.bundle)
-        if step == "commit" and not self.disk.pointers["factory"]:
+        pointers = self.disk.of(order.model)
+        if step == "commit" and not pointers["factory"]:
             self._durable("pin")
-            self.disk.pointers["factory"] = self.active
+            pointers["factory"] = pointers["active"]
         if step == "download":
             self.later.append(ev.Progress(self.now(), order.job_id, 5, 10))
-        self.later.append(ev.StepDone(self.now(), order.job_id, step, self.slots() if step != "download" else None))
+        if step == "download" and self.pace[1]:
+            self.later.append(ev.StepFailed(self.now(), order.job_id, step, self.pace[1], may_retry=True))
+            return
+        slots = self.slots(order.model) if step != "download" else None
+        self.later.append(ev.StepDone(self.now(), order.job_id, step, slots, self.need_kb if step == "verify" else 0))
+
+    def _on_SetPace(self, effect: ef.SetPace) -> None:
+        self.pace = (effect.kbps, effect.held)
 
     def _on_AbortStep(self, effect: ef.AbortStep) -> None:
         def is_of(event: ev.Event) -> bool:
@@ -314,7 +355,7 @@ class Device:
         self.later.append(ev.JobChecked(self.now(), effect.envelope, document))
 
     def _on_ReadProfile(self, effect: ef.ReadProfile) -> list[ev.Event]:
-        return [ev.ProfileRead(self.now(), effect.bundle, None)]
+        return [ev.ProfileRead(self.now(), effect.bundle, None, lane=effect.lane)]
 
     def _on_Publish(self, effect: ef.Publish) -> None:
         if not self.linked:
@@ -328,68 +369,83 @@ class Device:
 
     # the runner
 
-    def _on_StartRunner(self, _effect: ef.StartRunner) -> None:
-        self.runner = {"active": "", "shadow": "", "source": "", "n": 0, "compared": 0, "first": 0}
-        self._say({"event": "ready", "runtime": "litert", "runtime_version": "2.3.0", "pid": 7})
+    @property
+    def runner(self) -> dict[str, Any] | None:
+        """The first model's runner."""
+        return self.runners[self.keys[0]]
 
-    def _on_StopRunner(self, _effect: ef.StopRunner) -> None:
-        self.end_runner(0)
+    def _on_StartRunner(self, effect: ef.StartRunner) -> None:
+        assert self.runners[effect.lane] is None, "one runner at a time"
+        self.runners[effect.lane] = {"active": "", "shadow": "", "source": "", "n": 0, "compared": 0, "first": 0}
+        self._say({"event": "ready", "runtime": "litert", "runtime_version": "2.3.0", "pid": 7}, effect.lane)
 
-    def end_runner(self, code: int = -11) -> None:
-        if self.runner is not None:
-            self.runner = None
-            self.later = deque(e for e in self.later if not isinstance(e, ev.RunnerSaid))
-            self.later.append(ev.RunnerExited(self.now(), code))
+    def _on_StopRunner(self, effect: ef.StopRunner) -> None:
+        self.end_runner(0, effect.lane)
 
-    def _say(self, words: dict[str, Any]) -> None:
-        self.later.append(ev.RunnerSaid(self.now(), words))
+    def end_runner(self, code: int = -11, key: str = "") -> None:
+        key = key or self.keys[0]
+        if self.runners[key] is not None:
+            self.runners[key] = None
+            self.later = deque(e for e in self.later if not (isinstance(e, ev.RunnerSaid) and e.lane == key))
+            self.later.append(ev.RunnerExited(self.now(), code, lane=key))
+
+    def _say(self, words: dict[str, Any], key: str) -> None:
+        self.later.append(ev.RunnerSaid(self.now(), words, lane=key))
 
     def _on_Command(self, effect: ef.Command) -> None:
-        words = effect.words
-        if self.runner is None:
+        words, runner = effect.words, self.runners[effect.lane]
+        if runner is None:
             return
         if words["cmd"] == "unload":
-            self.runner["shadow"] = ""
+            runner["shadow"] = ""
         elif words["cmd"] == "source":
-            self.runner["source"] = words["name"]
-            self._say({"event": "source", "name": words["name"]})
+            runner["source"] = words["name"]
+            self._say({"event": "source", "name": words["name"]}, effect.lane)
         elif words["cmd"] == "load":
-            self._load(words["role"], effect.bundle)
+            self._load(words["role"], effect.bundle, effect.lane)
 
-    def _load(self, role: str, bundle: str) -> None:
-        assert self.runner is not None
-        how = self.bundles[bundle]
-        if how.crashes_on_load:
-            self.end_runner()
+    def _load(self, role: str, bundle: str, key: str) -> None:
+        runner, how = self.runners[key], self.bundles[bundle]
+        assert runner is not None
+        held = [name for name in (runner["active"], runner["shadow"]) if name]
+        self.history.append(f"load {role}:{bundle[:1]} beside {len(held)}")
+        if len(held) + 1 > self.fits:
+            self.end_runner(-9, key)
+        elif how.crashes_on_load:
+            self.end_runner(-11, key)
         elif not how.loads:
-            self._say({"event": "load_failed", "role": role, "bundle": bundle, "reason": "golden self-test failed"})
+            reason = "golden self-test failed"
+            self._say({"event": "load_failed", "role": role, "bundle": bundle, "reason": reason}, key)
         else:
-            self.runner.update({role: bundle, "compared": 0})
+            runner.update({role: bundle, "compared": 0})
             if role == "active":
                 self.epoch += 1
-                self.runner.update(n=0, epoch=self.epoch)
-            self._say({"event": "loaded", "role": role, "bundle": bundle, "version": how.version, "golden": "exact"})
+                runner.update(n=0, epoch=self.epoch)
+            words = {"event": "loaded", "role": role, "bundle": bundle, "version": how.version, "golden": "exact"}
+            self._say(words, key)
 
     def _infer(self) -> None:
-        """Twenty inputs a second."""
-        runner = self.runner
-        if runner is None or not runner["active"] or not runner["source"]:
-            return
+        """Twenty inputs a second for each model."""
+        for key, runner in list(self.runners.items()):
+            if runner is not None and runner["active"] and runner["source"]:
+                self._answer(key, runner)
+
+    def _answer(self, key: str, runner: dict[str, Any]) -> None:
         how = self.bundles[runner["active"]]
         errors = round(20 * how.error_rate)
         for _ in range(errors):
-            self._say({"event": "error", "bundle": runner["active"], "reason": "NaN"})
+            self._say({"event": "error", "bundle": runner["active"], "reason": "NaN"}, key)
         rows = [[f"test:{i}", 1, 0.5] for i in range(20 - errors)]
-        self._say({"event": "results", "bundle": runner["active"], "first": runner["first"], "rows": rows})
+        self._say({"event": "results", "bundle": runner["active"], "first": runner["first"], "rows": rows}, key)
         runner["first"] += len(rows)
         runner["n"] += 20
         if runner["shadow"]:
             runner["compared"] += len(rows)
             n, other = runner["compared"], self.bundles[runner["shadow"]]
             agree = round(n * min(how.agreement, other.agreement))
-            self._say({"event": "shadow", "bundle": runner["shadow"], "n": n, "agree": agree, "errors": 0})
+            self._say({"event": "shadow", "bundle": runner["shadow"], "n": n, "agree": agree, "errors": 0}, key)
         if how.crash_after and runner["n"] >= how.crash_after:
-            self.end_runner()
+            self.end_runner(-11, key)
 
     # the outbox
 

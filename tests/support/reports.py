@@ -59,7 +59,7 @@ def _sensitivity() -> Sensitivity:
 
 
 def full_report() -> CompressionReport:
-    """Enter, train, prune, quantize with a ladder; test rows, peers, trials, notes."""
+    """Enter, train, prune, quantize with a ladder; test rows, trials, notes."""
     found = [hits(20), hits(190, seed=2), hits(186, seed=3), hits(185, seed=4)]
     names = [("enter", "untrained"), ("train", "labels"), ("prune", "taylor"), ("quantize", "static-int8")]
     steps: list[StepReport] = []
@@ -93,7 +93,6 @@ def full_report() -> CompressionReport:
         (("numpy", "2.0"), ("torch", "2.13")),
         9.0,
         ("only 20 calibration samples",),
-        (Point("another tool", 0.91, 0.88, 0.94, 0.5, 7280.0),),
         (Point("trial 1", 0.9, size_kb=0.3), Point("trial 2", 0.94, size_kb=0.6, macs=9000.0, latency_ms=0.9)),
     )
 

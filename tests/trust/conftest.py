@@ -3,7 +3,9 @@
 
 import json
 import secrets
+import shutil
 import ssl
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -25,11 +27,16 @@ from edge_contract.errors import StropError
 from edge_contract.jobs import JobDocument, Probation
 from edge_contract.manifest import Artefact, BundleFile, Manifest, TensorSpec
 from edge_contract.preprocess import Preprocess
+from edge_contract.renewal import RenewalRequest
 from export.keys import signing
-from fleet.adapters import ca
+from fleet.adapters import ca, tables
+from fleet.adapters.captures import Captures
+from fleet.adapters.identities import Identities
 from fleet.adapters.job_signing import JobSigner
+from fleet.adapters.sqlite import Store
 from fleet.adapters.tuf_repo import TufRepository
 from fleet.core import enrolment
+from fleet.core.inventory import DeviceRecord
 
 
 def make_bundle(folder: Path, version: str, weights: bytes) -> str:
@@ -76,15 +83,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.fleet.requests.append(self.path)
-        body = self.fleet.get(self.path)
+        body = self.fleet.known(self.connection, self.path) or self.fleet.get(self.path)
         self._reply(404 if body is None else 200, body or b"not here")
 
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
         try:
-            self._reply(200, canonical.dumps(self.fleet.enrol(data).to_json()))
+            self._reply(200, canonical.dumps(self.fleet.post(self.path, data).to_json()))
         except StropError as error:
-            self._reply(400, json.dumps({"detail": str(error)}).encode())
+            self._reply(403, json.dumps({"detail": str(error)}).encode())
+
+    def do_PUT(self) -> None:
+        data, (_, _, campaign, number) = self.rfile.read(int(self.headers["Content-Length"])), self.path.split("/")
+        seen = self.fleet.identities.seen(self.connection.getpeercert(binary_form=True))
+        taken = self.fleet.captures.take(campaign, seen.device, int(number), data)
+        receipt = self.fleet.overrides.get(self.path) or json.dumps({"sha256": taken}).encode()
+        self._reply(200 if isinstance(taken, str) else taken.status, receipt)
 
 
 class _Server(ThreadingHTTPServer):
@@ -104,6 +118,12 @@ class Fleet:
         self.jobs = JobSigner.create(data / "job")
         signing.create_keys(keys, self.repository.online_public)
         self.repository.install_root((keys / "root.json").read_bytes(), now=time.time())
+        self.clock = time.time
+        self.store = Store(data / "fleet.db")
+        self.identities = Identities(self.store, data / "ca", lambda: self.clock(), self.jobs.public_key)
+        self.captures = Captures(
+            self.store, data / "captures", self.jobs, clock=lambda: self.clock(), random_bytes=secrets.token_bytes
+        )
         self.tokens: dict[str, enrolment.TokenRecord] = {}
         self.overrides: dict[str, bytes] = {}
         self.spoil: dict[str, str] = {}  # fields of the enrolment answer to falsify
@@ -130,6 +150,24 @@ class Fleet:
             server.shutdown()
             thread.join()
             server.server_close()
+        self.store.close()
+
+    def known(self, connection: ssl.SSLSocket, path: str) -> bytes | None:
+        """What a device asks about itself."""
+        if path not in ("/identity", "/captures") or path in self.overrides:
+            return None
+        seen = self.identities.seen(connection.getpeercert(binary_form=True))
+        if path == "/captures":
+            return canonical.dumps({"orders": [one.decode() for one in self.captures.orders(seen.device)]})
+        return canonical.dumps({"device": seen.device, "serial": seen.serial})
+
+    def post(self, path: str, data: bytes):
+        if path == "/renew":
+            return self.identities.renew(RenewalRequest.from_bytes(data))
+        return self.enrol(data)
+
+    def shown(self, device: str) -> dict:
+        return self.store.read(lambda db: self.identities.shown(db, device, self.clock()))
 
     def get(self, path: str) -> bytes | None:
         if path in self.overrides:
@@ -146,13 +184,15 @@ class Fleet:
         return str(token)
 
     def enrol(self, data: bytes) -> EnrolmentAnswer:
-        request, now = EnrolmentRequest.from_bytes(data), time.time()
+        request, now = EnrolmentRequest.from_bytes(data), self.clock()
         token, csr = parse_token(request.token), request.csr.encode()
         key_digest, record = ca.csr_key_digest(csr), self.tokens.get(token.id)
         enrolment.check_token(record, token.secret, now, key_digest=key_digest)
         assert record is not None
         certificate = ca.sign_csr(self.data / "ca", csr, request.device, now=now)
         self.tokens[token.id] = enrolment.use_token(record, request.device, key_digest, now)
+        self.store.write(lambda db: tables.put_device(db, DeviceRecord(request.device, now)))
+        self.store.write(lambda db: self.identities.issued(db, certificate, now, request.board))
         answer = EnrolmentAnswer(
             certificate.decode(),
             ca.ca_pem(self.data / "ca").decode(),
@@ -176,6 +216,22 @@ class Fleet:
             "probation": Probation(),
         }  # fmt: skip
         return JobDocument(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """A folder in memory where there is room: these tests write small files durably, and wait for nothing else."""
+    try:
+        has_room = shutil.disk_usage(_MEMORY).free > 1_000_000_000
+        folder = Path(tempfile.mkdtemp(prefix="strop-trust-", dir=_MEMORY)) if has_room else tmp_path
+    except OSError:
+        folder = tmp_path
+    yield folder
+    if folder != tmp_path:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

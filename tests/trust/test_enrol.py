@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from edge_agent.adapters import time_floor
 from edge_agent.adapters.enrol import enrol
 from edge_contract.errors import DownloadError, EnrolmentError, UsageError
 from fleet.adapters import ca
@@ -18,7 +19,16 @@ def test_the_helper_process_enrols_a_device_and_its_key_is_readable_by_nobody_el
     data = tmp_path / "pi-02"
     endpoints = helper(data).enrol(fleet.enrol_url, fleet.new_token(), "pi-02")
     identity = data / "identity"
-    names = {"device.key", "device.crt", "ca.crt", "job.pub", "root.json", "endpoints.json"}
+    names = {
+        "device.key",
+        "device.crt",
+        "ca.crt",
+        "job.pub",
+        "root.json",
+        "endpoints.json",
+        "facts.json",
+        "binding.json",
+    }
     assert {path.name for path in identity.iterdir()} == names
     assert stat.S_IMODE((identity / "device.key").stat().st_mode) == 0o600
     assert json.loads((identity / "endpoints.json").read_text()) == endpoints
@@ -149,13 +159,13 @@ def test_enrolling_twice_needs_replace_and_keeps_the_old_identity_aside(fleet, d
 
 
 def test_moving_to_another_fleet_forgets_the_metadata_of_the_old_one(fleet, device, new_fleet):
-    (device / "tuf").mkdir()
     (device / "tuf" / "time_floor.json").write_text('{"newest_signed":4000000000}')
     enrol(device, fleet.enrol_url, fleet.new_token(), "pi-01", replace=True)
-    assert (device / "tuf" / "time_floor.json").exists()  # the same fleet: rollback protection stays
+    assert time_floor.newest_signed(device / "tuf") == 4e9  # the same fleet: rollback protection stays
     other = new_fleet("other")
     enrol(device, other.enrol_url, other.new_token(), "pi-01", replace=True)
-    assert not (device / "tuf").exists()
+    assert [path.name for path in (device / "tuf").iterdir()] == ["time_floor.json"]
+    assert abs(time_floor.newest_signed(device / "tuf") - time.time()) < 2 * 86_400  # the new certificate's begin
 
 
 def test_a_key_left_by_a_power_cut_is_used_again(fleet, tmp_path):

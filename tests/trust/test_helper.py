@@ -13,13 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent import trust_helper
-from edge_agent.adapters import time_floor
 from edge_agent.adapters.trust import TrustHelper
 from edge_contract import durable
-from edge_contract.errors import DownloadError, MessageError, SignatureError, StropError
-
-DAY = 86_400.0
-
+from edge_contract.errors import DownloadError, MessageError, StropError
 
 # The helper.
 
@@ -36,7 +32,7 @@ def test_any_request_gets_an_answer_of_one_form(data):
 
 MALFORMED = {
     "no operation": ({}, "request: field 'op' is missing"),
-    "unknown operation": ({"op": "sing"}, "unknown value 'sing'; use one of enrol, refresh, verify_job"),
+    "unknown operation": ({"op": "sing"}, "unknown value 'sing'; use one of enrol, refresh, verify_job, care, capture"),
     "targets are no list": (
         {"op": "refresh", "data": "/x", "base_url": "https://h", "targets": "a"},
         "request.targets",
@@ -103,39 +99,6 @@ def test_the_control_process_loads_neither_tuf_nor_cryptography():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert not loaded & {"tuf", "cryptography", "securesystemslib", "urllib3", "numpy", "typer", "rich"}
-
-
-# The time floor.
-
-
-def test_the_floor_rises_with_signed_times_and_never_falls(tmp_path):
-    now = 1_800_000_000.0
-    for signed_at, floor in [(now, now), (now - 5, now), (now + 5, now + 5)]:
-        time_floor.remember(tmp_path, signed_at, now)
-        assert time_floor.newest_signed(tmp_path) == floor
-    assert time_floor.trusted_now(tmp_path, now) == now + 5
-
-
-def test_a_system_clock_that_jumps_ten_years_ahead_does_not_lift_the_floor(tmp_path):
-    now = 1_800_000_000.0
-    time_floor.remember(tmp_path, now, now)
-    assert time_floor.trusted_now(tmp_path, now + 3650 * DAY) == now + 3650 * DAY
-    assert time_floor.trusted_now(tmp_path, now + 60) == now + 60
-
-
-def test_a_server_clock_ten_years_ahead_lifts_the_floor_by_a_year_at_most(tmp_path):
-    now = 1_800_000_000.0
-    for _ in range(5):
-        time_floor.remember(tmp_path, now + 3650 * DAY, now)
-    assert time_floor.newest_signed(tmp_path) == now + 366 * DAY
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"newest_signed":"x"}', b'{"newest_signed":null}', b"\xff"])
-def test_a_damaged_floor_is_no_floor(tmp_path, content):
-    (tmp_path / "time_floor.json").write_bytes(content)
-    assert time_floor.newest_signed(tmp_path) == 0.0
-    with pytest.raises(SignatureError, match="clock not set"):
-        time_floor.trusted_now(tmp_path, 0.0)
 
 
 # Durable files.

@@ -185,29 +185,17 @@ def test_an_expired_timestamp_is_refused_and_says_that_inference_goes_on(fleet, 
     assert bundle[1] in refresh(fleet, device, bundle[1])
 
 
-def test_an_expired_root_names_the_command_that_renews_it(fleet, device, bundle):
+def test_an_expired_root_names_the_command_that_renews_it(fleet, device, bundle, monkeypatch):
     fleet.publish(bundle[0])
+    monkeypatch.setattr(tuf_client.time_floor, "is_synchronised", lambda: True)  # else the server is asked
     with pytest.raises(SignatureError, match=r"root.json is expired.*strop export keys rotate"):
         refresh(fleet, device, bundle[1], now=time.time() + 400 * DAY)
-
-
-def test_a_clock_in_1970_is_called_not_set(fleet, device, bundle):
-    fleet.publish(bundle[0])
-    with pytest.raises(SignatureError, match="clock not set: it says 1970-01-01"):
-        refresh(fleet, device, bundle[1], now=12.0)
-
-
-def test_a_clock_that_falls_back_behind_signed_metadata_is_called_not_set(fleet, device, bundle):
-    fleet.publish(bundle[0])
-    refresh(fleet, device, bundle[1])
-    with pytest.raises(SignatureError, match="clock not set"):
-        refresh(fleet, device, bundle[1], now=time.time() - 3 * DAY)
 
 
 def test_metadata_that_expired_by_the_floor_stays_expired_for_a_clock_one_hour_behind(fleet, device, bundle):
     now = time.time()
     fleet.publish(bundle[0], now=now - 1.5 * DAY)  # expired half a day ago
-    (device / "tuf").mkdir()
+    (device / "tuf").mkdir(exist_ok=True)
     tuf_client.time_floor.remember(device / "tuf", now, now)
     with pytest.raises(SignatureError, match="expired"):
         refresh(fleet, device, bundle[1], now=now - 0.9 * DAY)  # by this clock alone it would be fresh

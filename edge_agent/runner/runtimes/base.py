@@ -2,11 +2,13 @@
 """What every inference runtime looks like to us, and the one door to them."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from numpy.typing import NDArray
 
+from edge_agent.runner.runtimes.lending import Lent
 from edge_contract.errors import MissingDependencyError, RuntimeAdapterError
 from edge_contract.manifest import Artefact, TensorSpec
 
@@ -18,16 +20,19 @@ _ADAPTERS: Final = {
     "litert": "edge_agent.runner.runtimes.litert",
     "onnxruntime": "edge_agent.runner.runtimes.onnx",
     "tflite-runtime": "edge_agent.runner.runtimes.tflite",
+    "edgetpu": "edge_agent.runner.runtimes.edgetpu",
 }
+_WITH_DELEGATES: Final = ("onnxruntime", "edgetpu")
 
 
 class Session(Protocol):
     """A model file loaded in a runtime. Not thread-safe.
 
     Attributes:
-        runtime: ``litert``, ``onnxruntime`` or ``tflite-runtime``.
+        runtime: ``litert``, ``onnxruntime``, ``tflite-runtime`` or ``edgetpu``.
         version: The runtime's own version: it decides the integers, together with the delegate.
-        delegate: Which kernels run: ``xnnpack``, ``builtin`` (the interpreter's own) or ``cpu`` (ONNX Runtime's).
+        delegate: Which kernels run: ``xnnpack``, ``builtin`` (the interpreter's own), ``edgetpu``, ``cpu`` (ONNX
+            Runtime's own) or another provider of ONNX Runtime by its short name.
     """
 
     runtime: str
@@ -42,15 +47,20 @@ class Session(Protocol):
         """
         ...
 
+    def lend(self, names: Mapping[str, str], /) -> Lent:
+        """Lend the memory of the input, and of the outputs in ``names`` (output name → key)."""
+        ...
 
-def open_session(path: Path, artefact: Artefact, runtime: str, threads: int = 1) -> Session:
+
+def open_session(path: Path, artefact: Artefact, runtime: str, threads: int = 1, delegate: str = "") -> Session:
     """Load a model file in a runtime.
 
     Args:
         path: The file.
         artefact: What the file says to be; the runtime must find the same tensors in it.
-        runtime: ``litert``, ``onnxruntime`` or ``tflite-runtime``.
+        runtime: ``litert``, ``onnxruntime``, ``tflite-runtime`` or ``edgetpu``.
         threads: Threads for one inference.
+        delegate: Of onnxruntime the execution provider, such as ``openvino``; of edgetpu the delegate's library.
 
     Raises:
         RuntimeAdapterError: No such runtime, it refuses the file, or the file has other tensors than described.
@@ -59,7 +69,11 @@ def open_session(path: Path, artefact: Artefact, runtime: str, threads: int = 1)
     adapter = _adapter(runtime)
     if not path.is_file():  # each runtime would word it in its own way
         raise RuntimeAdapterError("no such model file", where=str(path))
-    session: Session = adapter.open_file(path, artefact, threads)
+    if delegate and runtime not in _WITH_DELEGATES:
+        fix = f"leave it out, or use {' or '.join(_WITH_DELEGATES)}"
+        raise RuntimeAdapterError(f"{runtime} takes no delegate '{delegate}'", where=str(path), fix=fix)
+    words = (delegate,) if delegate else ()
+    session: Session = adapter.open_file(path, artefact, threads, *words)
     return session
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from edge_agent.runner.runtimes.base import import_runtime, require
+from edge_agent.runner.runtimes.lending import Lent
 from edge_contract.errors import RuntimeAdapterError
 from edge_contract.manifest import Artefact, TensorSpec
 
@@ -26,6 +27,7 @@ class InterpreterSession:
         self.runtime, self.version = runtime, version
         self._where = f"{artefact.path} in {runtime} {version}"
         self._set, self._invoke, self._get = interpreter.set_tensor, interpreter.invoke, interpreter.get_tensor
+        self._view = interpreter.tensor
         (source,) = interpreter.get_input_details()
         _check(artefact.input, source, self._where)
         self._input = int(source["index"])
@@ -41,6 +43,11 @@ class InterpreterSession:
             return {name: self._get(index) for name, index in self._outputs}
         except (RuntimeError, ValueError) as error:
             raise RuntimeAdapterError(f"inference failed: {error}", where=self._where) from error
+
+    def lend(self, names: Mapping[str, str], /) -> Lent:
+        """Lend views of the interpreter's tensors."""
+        sinks = {names[name]: self._view(index) for name, index in self._outputs if name in names}
+        return Lent(self._view(self._input), sinks, self._invoke, self._where)
 
 
 def version() -> str:

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ONNX Runtime with its CPU provider."""
+"""ONNX Runtime, with its CPU provider or another one by name."""
 
 import platform
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.runner.runtimes.base import import_runtime, require
+from edge_agent.runner.runtimes.lending import Lent
 from edge_contract.errors import RuntimeAdapterError
 from edge_contract.manifest import Artefact, TensorSpec
 
@@ -17,18 +21,21 @@ Array = NDArray[Any]
 _TYPES: Final = {"tensor(int8)": "int8", "tensor(uint8)": "uint8", "tensor(float)": "float32"}
 _PACKAGE: Final = ("onnxruntime", "agent-onnx")
 _ERRORS_ONLY: Final = 3
+_SUFFIX: Final = "ExecutionProvider"
+_CPU: Final = f"CPU{_SUFFIX}"
 
 
 class OnnxSession:
     """An ONNX file in ONNX Runtime: see ``Session``."""
 
     runtime = "onnxruntime"
-    delegate = "cpu"
 
-    def __init__(self, session: Any, artefact: Artefact) -> None:
+    def __init__(self, session: Any, artefact: Artefact, delegate: str = "cpu") -> None:
+        self.delegate = delegate
         self.version = version()
         self._where = f"{artefact.path} in onnxruntime {self.version}"
-        self._run, self._input = session.run, artefact.input.name
+        self._session, self._run, self._input = session, session.run, artefact.input.name
+        self._specs = {spec.name: spec for spec in (artefact.input, *artefact.outputs)}
         self._names = [spec.name for spec in artefact.outputs]
         found = {node.name: node for node in (*session.get_inputs(), *session.get_outputs())}
         for spec in (artefact.input, *artefact.outputs):
@@ -40,6 +47,22 @@ class OnnxSession:
             return dict(zip(self._names, self._run(self._names, {self._input: x}), strict=True))
         except Exception as error:  # its errors share no base class but RuntimeError or Exception
             raise RuntimeAdapterError(f"inference failed: {error}", where=self._where) from error
+
+    def lend(self, names: Mapping[str, str], /) -> Lent:
+        """Lend arrays of ours that the session is bound to; a free dimension is 1."""
+        held = {name: _blank(self._specs[name]) for name in (self._input, *names)}
+        binding = self._session.io_binding()
+        for name, array in held.items():
+            bind = binding.bind_input if name == self._input else binding.bind_output
+            bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        sinks = {key: partial(held.__getitem__, name) for name, key in names.items()}
+        # The arrays live as long as the loan: the binding knows their addresses only.
+        run = partial(self._session.run_with_iobinding, binding)
+        return Lent(partial(held.__getitem__, self._input), sinks, run, self._where)
+
+
+def _blank(spec: TensorSpec) -> Array:
+    return np.zeros([size if size > 0 else 1 for size in spec.shape], spec.dtype)
 
 
 def version() -> str:
@@ -68,13 +91,36 @@ def _may_saturate(cpu_facts: Path = Path("/proc/cpuinfo")) -> bool:
         return True
 
 
-def open_file(path: Path, artefact: Artefact, threads: int) -> OnnxSession:
+def _short(provider: str) -> str:
+    return provider.removesuffix(_SUFFIX).lower()
+
+
+def _provider(ort: Any, delegate: str) -> str:
+    """Return a provider's full name; raises RuntimeAdapterError where this ONNX Runtime was built without it."""
+    here = {_short(name): name for name in ort.get_available_providers()}
+    if delegate.lower() not in here:
+        where, fix = (
+            f"onnxruntime {ort.__version__}",
+            f"it has {', '.join(sorted(here))}; others come in packages of their own",
+        )
+        raise RuntimeAdapterError(f"no execution provider '{delegate}'", where=where, fix=fix)
+    return str(here[delegate.lower()])
+
+
+def open_file(path: Path, artefact: Artefact, threads: int, delegate: str = "cpu") -> OnnxSession:
     """Load an ONNX file.
 
+    Args:
+        path, artefact, threads: As ``open_session`` takes them.
+        delegate: An execution provider by its short name: ``cpu``, ``openvino``, ``xnnpack``, ``cuda`` …; what it does
+            not take over runs on the CPU.
+
     Raises:
-        RuntimeAdapterError: ONNX Runtime refuses the file, or finds other tensors than described.
+        RuntimeAdapterError: No such provider here, or it did not start; ONNX Runtime refuses the file, or finds other
+            tensors than described.
     """
     ort = import_runtime("onnxruntime", *_PACKAGE)
+    provider = _provider(ort, delegate)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -84,11 +130,14 @@ def open_file(path: Path, artefact: Artefact, threads: int) -> OnnxSession:
     if artefact.input.dtype == "uint8" and _may_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(path), options, providers=list(dict.fromkeys([provider, _CPU])))
     except Exception as error:  # see run
         what = f"onnxruntime {ort.__version__} refuses the file: {error}"
         raise RuntimeAdapterError(what, where=str(path), fix="copy or export the artefact again") from error
-    return OnnxSession(session, artefact)
+    if session.get_providers()[0] != provider:  # it falls back to the CPU with a line on stderr and no exception
+        fix = "see stderr for its reason: a driver or library is missing"
+        raise RuntimeAdapterError(f"the execution provider '{delegate}' did not start", where=str(path), fix=fix)
+    return OnnxSession(session, artefact, delegate.lower())
 
 
 def _check(spec: TensorSpec, found: dict[str, Any], where: str) -> None:

@@ -71,7 +71,7 @@ def test_winner_of_a_rung_is_what_the_next_one_starts_from():
     made = climb(Settings(), bench.cures(worst=False), 0.5)
     kept = [(attempt.rung, attempt.what) for attempt in made.attempts if attempt.is_kept]
     assert kept == [
-        ("start", "squared-error"),
+        ("start", "rounding-error"),
         ("observer", "min-max"),
         ("adaptive rounding", "layer by layer"),
         ("equalization", "across layers"),

@@ -92,7 +92,7 @@ def test_senseless_percentile_is_refused(percentile):
 
 
 def test_unknown_observer_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"unknown observer 'mse'; use one of squared-error, round"):
+    with pytest.raises(UsageError, match=r"unknown observer 'mse'; use one of rounding-error, squared"):
         make_observer("mse")
 
 

@@ -30,7 +30,8 @@ def columns(*rows):
 def test_one_layer_by_hand():
     # Input 0..2.55: scale 0.01, zero point -128. Weights ±1.27: scale 0.01. Output -2.55·1.27..: by the same rule.
     net = linear_net([[1.27, 0.0], [-0.635, 1.27]], [0.0, 0.5])
-    plan = quantize(net, columns([0.0, 0.0], [2.55, 2.55], [2.55, 0.0], [0.0, 2.55]), fixed_point=False)
+    samples = columns([0.0, 0.0], [2.55, 2.55], [2.55, 0.0], [0.0, 2.55])
+    plan = quantize(net, samples, fixed_point=False, observer="min-max")
     source, target = plan.activations[plan.input], plan.activations[plan.outputs["logits"]]
     assert source.scale == pytest.approx(0.01)
     assert source.zero_point == -128

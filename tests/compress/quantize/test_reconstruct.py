@@ -224,3 +224,14 @@ def test_unknown_rounding_is_refused():
     with pytest.raises(UsageError, match=r"unknown rounding 'up'; use one of nearest, together"):
         reconstruct(graph, plan, as_maps(x), rounding="up")
     assert ROUNDINGS == ("nearest", "together")
+
+
+def test_inputs_that_never_change_leave_the_weights_as_they_are():
+    """What rounding leaves of a variance of 0 may be negative; it must not pass for data (64 constant inputs)."""
+    op = FloatOp("linear", "head", ("x",), "y", (4,), weight=torch.randn(4, 64), bias=torch.zeros(4))
+    x = torch.full((512, 64), 0.0123) * torch.linspace(1, 3, 64)
+    seen = Seen(op, np.full(4, 0.04, np.float32), lambda: [(part, part @ op.weight.T) for part in x.split(16)])
+    wanted, damped = wanted_weight(op.weight[None].double(), moments(seen))
+    assert bool((torch.linalg.eigvalsh(damped) > 0).all())
+    assert torch.allclose(wanted[0].float(), op.weight, atol=1e-3)
+    assert np.abs(rounded(seen) * 0.04 - op.weight.numpy()).max() <= 0.0201

@@ -6,8 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compress.quantize.smooth import Migration, migrations, smooth
-from edge_contract.errors import ModelError, UnsupportedOperatorError, UsageError
+from compress import pipeline, recipe
+from compress.quantize.smooth import Migration, migrations, smooth, smoothed
+from compress.quantize.weight_only import simulate
+from compress.recipe_table import Table
+from compress.steps import read_step
+from edge_contract.errors import ModelError, RecipeError, UnsupportedOperatorError, UsageError
 
 WIDTH = 16
 
@@ -178,3 +182,67 @@ def test_what_cannot_be_smoothed_is_refused():
         smooth(outliers(), tokens()[:0])
     with pytest.raises(ModelError, match="cannot be exported"):
         smooth(outliers(), torch.randn(2, 5, WIDTH + 1))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_dynamic_int8_loses_less_where_channels_stand_out(seed):
+    net, x = outliers(seed), tokens(32, 5)
+    with torch.no_grad():
+        wanted = net(x)
+        errors = [float((simulate(one, "dynamic-int8")(x) - wanted).norm()) for one in (net, smooth(net, tokens()))]
+    assert errors[1] < errors[0] / 3
+
+
+def test_recipe_asks_for_it_beside_dynamic_int8_alone():
+    step = read_step(Table({"kind": "quantize", "method": "dynamic-int8", "smooth": 0.5}, "r.toml [step 1]"))
+    assert step.smooth == 0.5
+    net = outliers()
+    assert smoothed(net, tokens(), None) is net and smoothed(net, tokens(), step.smooth) is not net
+    for method in ("static-int8", "weight-only-int8"):
+        with pytest.raises(RecipeError, match=f"'{method}' rounds no activations while it runs; use method"):
+            read_step(Table({"kind": "quantize", "method": method, "smooth": 0.5}, "r.toml [step 1]"))
+    with pytest.raises(RecipeError, match=r"'smooth': 1.5 is out of range; give a number from 0 to 1"):
+        read_step(Table({"kind": "quantize", "method": "dynamic-int8", "smooth": 1.5}, "r.toml [step 1]"))
+
+
+def test_model_that_is_shipped_is_the_smoothed_one(tmp_path):
+    (tmp_path / "strop_smooth_task.py").write_text(TASK)
+    text = RECIPE + "smooth = 0.5\n"
+    made = {}
+    for name, words in (("plain", RECIPE), ("smooth", text)):
+        made[name] = pipeline.run(recipe.parse(words, tmp_path / f"{name}.toml"), tmp_path / name)
+    weights = {name: found.model[1].weight for name, found in made.items()}
+    assert not torch.allclose(weights["plain"], weights["smooth"], rtol=0.01)
+    x = torch.rand(5, 1, 4, 4)
+    assert torch.allclose(made["plain"].model(x), made["smooth"].model(x), atol=1e-4)
+    assert made["smooth"].report.steps[-1].note == "dynamic-int8: the graph stays float, smoothed by 0.5"
+
+
+TASK = """
+import numpy as np
+from torch import nn
+from compress.sources import DataSplits, Split
+
+def load():
+    generator = np.random.default_rng(0)
+    parts = [generator.integers(0, 255, (n, 4, 4)).astype(np.uint8) for n in (60, 64, 30, 30)]
+    return DataSplits(*(Split(x, (x.mean((1, 2)) > 127).astype(np.int64)) for x in parts), ("dark", "light"))
+
+def net():
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
+"""
+RECIPE = """
+name = "tokens"
+[model]
+source = "strop_smooth_task:net"
+[data]
+source = "strop_smooth_task:load"
+[preprocess]
+scale = 0.00392156862745098
+[[step]]
+kind = "train"
+epochs = 1
+[[step]]
+kind = "quantize"
+method = "dynamic-int8"
+"""

@@ -215,7 +215,7 @@ class Scaled(nn.Module):
 
 
 REFUSED = {
-    "layer norm": (nn.LayerNorm([6, 14, 14]), "layer 'inner': operator aten.layer_norm.default", "use BatchNorm2d"),
+    "layer norm": (nn.LayerNorm([6, 14, 14]), "layer 'inner': LayerNorm has no integer form", "use BatchNorm2d"),
     "transposed": (nn.ConvTranspose2d(6, 6, 2), "operator aten.conv_transpose2d", "use an upsampling outside"),
     "concatenation": (Lambda(lambda x: torch.cat([x, x[:, :0]], 1)), "layer 'inner': operator", ";"),
     "broadcast": (Lambda(lambda x: x + x.mean((2, 3), keepdim=True)), "an addition of different shapes", "one shape"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.adapters.download import Cancelled, Downloader
+from edge_agent.adapters.download import Cancelled, Downloader, Throttle
 from edge_contract.errors import BundleError, DownloadError
 
 BLOB = bytes(range(256)) * 12_000  # 3 MB
@@ -101,7 +101,7 @@ def server() -> Iterator[Server]:
 
 
 def loader(server: Server, wait=lambda _s: False, limit_bps: int = 0) -> Downloader:
-    return Downloader(f"http://127.0.0.1:{server.server_port}", None, limit_bps, wait)
+    return Downloader(f"http://127.0.0.1:{server.server_port}", None, Throttle(limit_bps), wait)
 
 
 def test_a_blob_arrives_whole(server: Server, tmp_path: Path) -> None:
@@ -195,4 +195,14 @@ def test_the_bandwidth_limit_asks_for_the_right_pauses(server: Server, tmp_path:
 
 def test_no_server_is_a_download_error(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="no way to the server"):
-        Downloader("http://127.0.0.1:9", None, 0, lambda _s: False).fetch(SHA, 3, tmp_path / "b")
+        Downloader("http://127.0.0.1:9", None, Throttle(), lambda _s: False).fetch(SHA, 3, tmp_path / "b")
+
+
+def test_a_download_that_is_held_stops_keeps_its_bytes_and_is_resumed(server: Server, tmp_path: Path) -> None:
+    downloader = loader(server)
+    object.__setattr__(downloader, "wait", lambda _s: setattr(downloader.throttle, "held", "the link is metered"))
+    with pytest.raises(DownloadError, match="the link is metered; it goes on by itself"):
+        downloader.fetch(SHA, len(BLOB), tmp_path / "b")
+    assert 0 < (tmp_path / "b").stat().st_size < len(BLOB)
+    loader(server).fetch(SHA, len(BLOB), tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == BLOB

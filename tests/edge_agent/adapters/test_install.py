@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from edge_agent.adapters.download import Cancelled
-from edge_agent.adapters.install import Installer, needed_files
+from edge_agent.adapters.install import Installer, memory_kb, needed_files
 from edge_agent.adapters.slots import SlotStore
 from edge_agent.adapters.trust import SignedBlob
+from edge_contract.artefact import Artefact
 from edge_contract.errors import BundleError, DownloadError, ManifestError, SlotError
 from edge_contract.manifest import MANIFEST_NAME, Manifest
 from tests.edge_agent.runner import bundles
@@ -197,6 +198,27 @@ def test_a_full_disk_is_said_before_the_download(
         bench.installer.preflight(bench.order(first), GO_ON)
 
 
+def test_a_full_table_of_inodes_is_said_before_the_download(
+    bench: Bench, first: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.adapters.install.free_inodes", lambda _folder: 100)
+    with pytest.raises(SlotError, match="100 inodes are free; delete some files"):
+        bench.installer.preflight(bench.order(first), GO_ON)
+
+
+def test_verify_tells_the_slots_and_what_memory_the_model_will_take(bench: Bench, first: Manifest) -> None:
+    bench.install(first)
+    slots, need_kb = bench.installer.verify(bench.order(first))
+    assert slots.active == ""
+    size = first.file(first.artefact_for("litert").path).size
+    assert need_kb == 4000 + 4 * size // 1000
+    assert memory_kb(replace(first, artefacts=tuple(_told(a) for a in first.artefacts)), "litert") == 700
+
+
+def _told(artefact: Artefact) -> Artefact:
+    return replace(artefact, unrecognized={"memory_kb": 700})
+
+
 def test_a_file_that_changed_on_disk_is_found_and_the_download_thrown_away(bench: Bench, first: Manifest) -> None:
     order = bench.order(first)
     bench.installer.preflight(order, GO_ON)
@@ -219,6 +241,16 @@ def test_a_blob_that_the_server_lost_may_come_back(bench: Bench, first: Manifest
     bench.server.blobs[first.file("model.tflite").sha256] = lost
     bench.installer.download(order, GO_ON, lambda _d, _t: None)
     bench.installer.verify(order)
+
+
+def test_on_a_metered_link_the_order_is_judged_and_its_files_wait(bench: Bench, first: Manifest) -> None:
+    order = bench.order(first)
+    bench.installer.throttle.held = "the link is metered"
+    bench.installer.preflight(order, GO_ON)
+    with pytest.raises(DownloadError, match="the link is metered"):
+        bench.installer.download(order, GO_ON, lambda _d, _t: None)
+    bench.installer.throttle.held = ""
+    bench.install(first)
 
 
 def test_a_cancel_between_two_files_is_obeyed(bench: Bench, first: Manifest) -> None:

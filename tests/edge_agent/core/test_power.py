@@ -20,13 +20,13 @@ def _story(behaviour: Behaviour, installed: str) -> Device:
 
 def _check_end(device: Device) -> None:
     """The invariant of every story: one active model or the old emptiness, and a result that fits it."""
-    finished = device.state.update.finished
-    assert device.state.update.execution is None
+    finished = device.state.first.update.finished
+    assert device.state.first.update.execution is None
     assert finished is not None
     assert finished.report.status in TERMINAL_STATUS
     assert device.active in ("", *device.disk.complete)
     assert device.status() == finished.report.status.value
-    assert device.state.runner.active == device.active
+    assert device.state.first.runner.active == device.active
     if device.status() == "SUCCEEDED":
         assert device.active == NEW
 
@@ -107,15 +107,15 @@ def test_a_device_that_reboots_for_ever_is_stopped_by_the_loop_guard(phase: str)
     device = _story(Behaviour("2.0.0", agreement=0.2), OLD)
     device.run_until(phase)
     writes: list[int] = []
-    while device.state.update.execution is not None and len(writes) < 2 * LOOP_GUARD:
-        writes.append(device.state.update.execution.writes)
+    while device.state.first.update.execution is not None and len(writes) < 2 * LOOP_GUARD:
+        writes.append(device.state.first.update.execution.writes)
         device.boot()
     assert LOOP_GUARD - 2 <= writes[-1] <= LOOP_GUARD
-    assert device.state.update.finished is not None
-    assert device.state.update.finished.report.phase in (Phase.FAILED, Phase.ROLLBACK_FAILED)
+    assert device.state.first.update.finished is not None
+    assert device.state.first.update.finished.report.phase in (Phase.FAILED, Phase.ROLLBACK_FAILED)
     device.run(5)
     assert device.active == OLD
-    assert device.state.runner.active == OLD
+    assert device.state.first.runner.active == OLD
 
 
 def test_a_device_whose_runner_crashes_for_ever_is_stopped_by_the_loop_guard_too() -> None:
@@ -170,7 +170,7 @@ def test_a_power_cut_in_each_phase_resumes_by_the_restart_table(phase: str) -> N
     device.run_until(phase)
     device.flips_fail = False
     device.power_cycle()
-    assert device.state.update.phase == phase or phase == "activating"
+    assert device.state.first.update.phase == phase or phase == "activating"
     device.run(60)
     _check_end(device)
     assert device.active == (OLD if is_bad else NEW)
@@ -190,7 +190,7 @@ def test_a_journal_that_cannot_be_read_costs_an_alarm_and_the_model_goes_on(name
     device.disk.journal = JOURNALS[name]
     device.power_cycle()
     device.run(5)
-    assert device.state.runner.active == OLD
+    assert device.state.first.runner.active == OLD
     assert [body["kind"] for body in device.server.bodies("alarm")] == ["journal_unreadable"]
     device.order(job())
     device.run(30)

@@ -30,11 +30,15 @@ def test_a_word_that_does_not_fit_is_refused_alone(name: str) -> None:
 
 
 def test_a_lower_or_equal_version_is_ignored() -> None:
-    twin, settings = apply_desired(Twin(), DesiredState(3, {}, {"source": "test"}), Settings(), SOURCES) or (None, None)
+    twin, settings = apply_desired(
+        Twin(), DesiredState(3, {}, {"source": "test"}), {"digits": Settings()}, SOURCES
+    ) or (None, None)
     assert twin is not None
-    assert settings == Settings(source="test")
+    assert settings == [Settings(source="test")]
     for version in (3, 2, 0):
-        assert apply_desired(twin, DesiredState(version, {}, {"source": "other"}), Settings(), SOURCES) is None
+        assert (
+            apply_desired(twin, DesiredState(version, {}, {"source": "other"}), {"digits": Settings()}, SOURCES) is None
+        )
 
 
 def test_a_word_that_the_server_takes_back_falls_back_to_agent_toml() -> None:
@@ -42,10 +46,10 @@ def test_a_word_that_the_server_takes_back_falls_back_to_agent_toml() -> None:
     device.run(2)
     device.want(1, source="other")
     device.run(3)
-    assert device.state.runner.source == "other"
+    assert device.state.first.runner.source == "other"
     device.want(2)
     device.run(3)
-    assert device.state.runner.source == "test"
+    assert device.state.first.runner.source == "test"
 
 
 def test_settings_survive_a_power_cut_without_network() -> None:
@@ -57,8 +61,8 @@ def test_settings_survive_a_power_cut_without_network() -> None:
     device.power_cycle()
     device.retained.clear()
     device.run(5)
-    assert device.state.settings.heartbeat_s == 60.0
-    assert device.state.runner.source == "other"
+    assert device.state.first.settings.heartbeat_s == 60.0
+    assert device.state.first.runner.source == "other"
     device.online = True
     device.run(3)
     reported = device.server.reported

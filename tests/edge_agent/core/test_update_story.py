@@ -84,7 +84,7 @@ def test_one_crash_is_forgiven_when_the_order_says_so() -> None:
     device.run(3)
     device.order(job(probation=Probation(inferences=100, timeout_s=60, max_crashes=1)))
     device.run(4)
-    assert device.state.update.phase == "health_check"
+    assert device.state.first.update.phase == "health_check"
     device.end_runner()
     device.run(30)
     assert device.status() == "SUCCEEDED"
@@ -97,7 +97,7 @@ def test_a_failed_first_install_leaves_an_empty_device_empty() -> None:
     device.run(30)
     assert device.status() == "FAILED"
     assert device.active == ""
-    assert device.state.runner.active == ""
+    assert device.state.first.runner.active == ""
 
 
 def test_if_the_previous_model_does_not_load_either_the_factory_model_runs() -> None:
@@ -113,7 +113,7 @@ def test_if_the_previous_model_does_not_load_either_the_factory_model_runs() -> 
     status = device.server.statuses["j1"]
     assert (status.status, status.phase) == (Status.FAILED, Phase.ROLLBACK_FAILED)
     assert device.active == NEWER
-    assert device.state.runner.active == NEWER
+    assert device.state.first.runner.active == NEWER
     assert "rollback_failed" in [body["kind"] for body in device.server.bodies("alarm")]
 
 
@@ -124,7 +124,7 @@ def test_a_model_that_no_longer_loads_gives_way_to_the_standby_without_any_order
     device.bundles[NEW] = Behaviour(loads=False)
     device.power_cycle()
     device.run(5)
-    assert device.state.runner.active == OLD
+    assert device.state.first.runner.active == OLD
     assert [body["kind"] for body in device.server.bodies("alarm")] == ["fell_back"]
 
 
@@ -175,7 +175,7 @@ def test_a_newer_order_supersedes_one_that_has_not_moved_the_pointer() -> None:
     device.hanging.add("download")
     device.order(job("j1", NEW))
     device.run(5)
-    assert device.state.update.phase == "downloading"
+    assert device.state.first.update.phase == "downloading"
     device.hanging.clear()
     device.order(job("j2", NEWER))
     device.run(30)
@@ -192,8 +192,8 @@ def test_a_newer_order_waits_for_the_end_of_a_trial() -> None:
     device.run_until("health_check")
     device.order(job("j2", NEWER))
     device.run(2)
-    assert device.state.update.execution is not None
-    assert device.state.update.execution.job.job_id == "j1"
+    assert device.state.first.update.execution is not None
+    assert device.state.first.update.execution.job.job_id == "j1"
     device.run(40)
     assert (device.status("j1"), device.status("j2")) == ("SUCCEEDED", "SUCCEEDED")
     assert (device.active, device.disk.pointers["standby"]) == (NEWER, NEW)
@@ -237,7 +237,7 @@ def test_an_order_whose_id_is_no_topic_name_is_refused() -> None:
     device.run(2)
     device.order(job("../j1"))
     device.run(3)
-    assert device.state.update.execution is None
+    assert device.state.first.update.execution is None
     assert [body["kind"] for body in device.server.bodies("alarm")] == ["order_refused"]
 
 
@@ -248,7 +248,7 @@ def test_offline_downloads_wait_and_go_on_when_the_network_is_back() -> None:
     device.deliver()
     device.online = False
     device.run(50)
-    assert device.state.update.phase in ("accepted", "downloading")
+    assert device.state.first.update.phase in ("accepted", "downloading")
     device.online = True
     device.run(30)
     assert device.status() == "SUCCEEDED"
@@ -285,7 +285,7 @@ def test_the_deadline_counts_the_time_before_a_restart() -> None:
     device.run(20)
     device.end_runner()
     device.run(2)
-    spent = device.state.update.execution.spent_s if device.state.update.execution else 99.0
+    spent = device.state.first.update.execution.spent_s if device.state.first.update.execution else 99.0
     assert spent >= 20.0
 
 
@@ -295,7 +295,7 @@ def test_a_disk_that_refuses_the_pointer_is_tried_again() -> None:
     device.flips_fail = True
     device.order(job())
     device.run(10)
-    assert device.state.update.phase == "activating"
+    assert device.state.first.update.phase == "activating"
     assert "slots" in [body["kind"] for body in device.server.bodies("alarm")]
     device.flips_fail = False
     device.run(40)

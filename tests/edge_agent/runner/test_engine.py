@@ -281,7 +281,7 @@ def test_shadow_that_fails_is_counted_and_the_answers_go_on(pixels, tmp_path):
 def test_source_that_cannot_be_opened_leaves_the_one_before(bench, source, built, tmp_path):
     bench.tell(Load("active", built), source(loop=True))
     missing = {"kind": "replay", "path": str(tmp_path / "none.npy"), "rate_hz": 5}
-    bench.tell(UseSource("gone", missing), UseSource("odd", {"kind": "camera"}))
+    bench.tell(UseSource("gone", missing), UseSource("odd", {"kind": "lidar"}))
     failed = bench.of("source_failed")
     assert [event["name"] for event in failed] == ["gone", "odd"]
     assert "No such file or directory" in failed[0]["reason"]

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(params=["litert", "onnxruntime"])
 def model(request, built):
-    return edge_agent.Model.open(built, runtime=request.param)
+    return Model.open(built, runtime=request.param)
 
 
 def test_answer_is_the_same_alone_and_in_a_batch(model):
@@ -139,7 +139,7 @@ def test_running_a_model_loads_one_runtime_and_nothing_of_the_workstation(runtim
 import numpy, edge_agent, edge_agent.runner.process, edge_agent.runner.probe, edge_agent.runner.golden as golden
 from pathlib import Path
 model = edge_agent.Model.open(Path({str(built)!r}), runtime={runtime!r})
-assert golden.check(model).is_ok
+assert golden.check(model.file).is_ok
 """
     loaded = modules_after(code)
     packages = {"litert": "ai_edge_litert", "onnxruntime": "onnxruntime"}

@@ -121,11 +121,19 @@ def test_litert_without_its_delegate_says_so(tmp_path):
     assert InterpreterSession(interpreter, artefact, "litert", "0").delegate == "builtin"
 
 
-@pytest.mark.parametrize("name", ["edgetpu", "abacus"])
-def test_runtime_without_an_adapter_is_refused_with_the_choice(name, tmp_path):
+def test_runtime_without_an_adapter_is_refused_with_the_choice(tmp_path):
     artefact = tiny.write_tflite(tiny.make(2), tmp_path / "t.tflite")
-    with pytest.raises(RuntimeAdapterError, match=f"'{name}'; use one of litert, onnxruntime, tflite-runtime"):
-        open_session(tmp_path / "t.tflite", artefact, name)
+    with pytest.raises(RuntimeAdapterError, match="'abacus'; use one of litert, onnxruntime, tflite-runtime, edg"):
+        open_session(tmp_path / "t.tflite", artefact, "abacus")
+
+
+def test_execution_providers_go_by_name_and_a_missing_one_says_what_is_there(tmp_path):
+    artefact = tiny.write_onnx(tiny.make(2), tmp_path / "t.onnx")
+    assert open_session(tmp_path / "t.onnx", artefact, "onnxruntime", 1, "CPU").delegate == "cpu"
+    with pytest.raises(RuntimeAdapterError, match=r"no execution provider 'openvino'; it has .*cpu"):
+        open_session(tmp_path / "t.onnx", artefact, "onnxruntime", 1, "openvino")
+    with pytest.raises(RuntimeAdapterError, match="litert takes no delegate 'gpu'; leave it out, or use onnxruntime"):
+        open_session(tmp_path / "t.onnx", artefact, "litert", 1, "gpu")
 
 
 def test_runtime_that_is_not_installed_names_the_line_that_installs_it():

@@ -28,8 +28,8 @@ def refs(source, count):
 def test_replay_gives_each_image_once_with_its_reference(images):
     source = open_source("belt", spec(images))
     taken = list(iter(source.take, None))
-    assert [ref for ref, _ in taken] == [f"belt:{i}" for i in range(5)]
-    assert [raw[0, 0] for _, raw in taken] == [0, 4, 8, 12, 16]
+    assert [one.ref for one in taken] == [f"belt:{i}" for i in range(5)]
+    assert [one.raw[0, 0] for one in taken] == [0, 4, 8, 12, 16]
     assert source.take() is None  # and stays at its end
 
 
@@ -75,7 +75,7 @@ def test_rate_of_zero_is_always_due():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"kind": "camera"}, "source 'n'.kind: unknown value 'camera'; use one of replay"),
+        ({"kind": "lidar"}, "source 'n'.kind: unknown value 'lidar'; use one of replay"),
         ({"rate_hz": -1}, "source 'n'.rate_hz: a rate of -1 Hz; use 0 to 100000"),
         ({"rate_hz": "fast"}, "source 'n'.rate_hz: expected a number"),
         ({"path": 3}, "source 'n'.path: expected text"),

@@ -103,7 +103,7 @@ def test_anchors_that_do_not_fit_are_refused_when_the_model_is_opened(changes, w
 
 
 def test_a_detector_s_bundle_proves_itself(face_bundle, tmp_path):
-    model = edge_agent.Model.open(face_bundle, runtime="litert", target="rpi4")
+    model = Model.open(face_bundle, runtime="litert", target="rpi4")
     assert (model.task, model.dimensions) == ("detection", {"boxes": 896 * 16, "scores": 896})
     assert golden.check(model).is_ok
     spoilt = Path(shutil.copytree(face_bundle, tmp_path / "spoilt"))
@@ -112,7 +112,7 @@ def test_a_detector_s_bundle_proves_itself(face_bundle, tmp_path):
     np.save(spoilt / "golden/logits.npy", reference)
     manifest = replace(bundles.manifest_of(spoilt), files=bundles.files(spoilt))
     (spoilt / MANIFEST_NAME).write_bytes(manifest.to_bytes())
-    found = golden.check(edge_agent.Model.open(spoilt, runtime="litert"))
+    found = golden.check(Model.open(spoilt, runtime="litert"))
     assert (found.is_ok, found.how) == (False, "tolerance")
 
 
@@ -156,7 +156,7 @@ def brightness(tmp_path):
 
 
 def test_a_regression_gives_real_numbers(brightness):
-    model = edge_agent.Model.open(brightness, runtime="onnxruntime")
+    model = Model.open(brightness, runtime="onnxruntime")
     answer = model.predict(np.array([[0, 255], [51, 0]], np.uint8))
     assert isinstance(answer, edge_agent.Values)
     assert answer.values["output"] == pytest.approx(0.3, abs=1 / 255)

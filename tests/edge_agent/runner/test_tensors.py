@@ -68,7 +68,7 @@ def test_encode_refuses_another_shape_and_says_both():
 @settings(max_examples=150, deadline=None)
 @given(
     data=st.data(),
-    colour=st.sampled_from(["gray", "rgb"]),
+    colour=st.sampled_from(["gray", "rgb", "bgr"]),
     planar=st.booleans(),
     dtype=st.sampled_from(["int8", "uint8", "float32"]),
     per_channel=st.booleans(),
@@ -77,7 +77,7 @@ def test_encode_refuses_another_shape_and_says_both():
     fit=st.sampled_from(["none", "resize", "crop"]),
 )
 def test_looked_up_codes_are_the_computed_ones(data, colour, planar, dtype, per_channel, given_depth, size, fit):
-    depth = 3 if colour == "rgb" else 1
+    depth = 1 if colour == "gray" else 3
     raw = data.draw(arrays(np.uint8, size if given_depth is None else (*size, given_depth)))
     count = depth if per_channel else 1
     p = Preprocess(
@@ -96,6 +96,21 @@ def test_looked_up_codes_are_the_computed_ones(data, colour, planar, dtype, per_
     assert found.dtype == expected.dtype
     assert found.shape == expected.shape
     assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("zero", [0, -128, -127])
+@pytest.mark.parametrize("planar", [True, False])
+@pytest.mark.parametrize("colour", ["gray", "rgb", "bgr"])
+def test_bytes_that_are_codes_are_copied_from_a_crop_into_one_buffer(zero, planar, colour):
+    """zero 0: uint8 codes that are the bytes; -128: shifted by 128; -127: neither, so a table."""
+    depth, dtype = (1 if colour == "gray" else 3), ("uint8" if zero == 0 else "int8")
+    p = Preprocess(colour=colour, crop=(5, 4), centre=(0.9,))
+    s = spec((1, depth, 5, 4) if planar else (1, 5, 4, depth), dtype, "NCHW" if planar else "NHWC", 1.0, zero)
+    encoder, rng = Encoder(p, s), np.random.default_rng(1)
+    for shape in ((9, 8, 3), (9, 8), (6, 7, 3), (6, 7, 1)):
+        raw = rng.integers(0, 256, shape, dtype=np.uint8)
+        for view in (raw, raw[::-1], np.asfortranarray(raw)):
+            assert encoder(view).tobytes() == encode(s, apply(p, view)[None]).tobytes(), shape
 
 
 def test_encoder_refuses_an_image_of_another_size():

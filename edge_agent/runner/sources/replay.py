@@ -1,53 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where inputs come from, and when the next one is due. A replay plays a file of raw images."""
+"""A replay plays a file of raw inputs at a fixed rate."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_contract.errors import ContractError, DataError, UsageError
-from edge_contract.fields import Fields
+from edge_agent.runner.model import Model
+from edge_agent.runner.sources.base import MAX_RATE_HZ, Pace, Taken, read_spec
+from edge_contract.errors import DataError, UsageError
 
-__all__ = ["BACKLOG_S", "Pace", "Replay", "ReplaySpec", "open_source"]
+__all__ = ["Replay", "ReplaySpec", "open_spec"]
 
 Array = NDArray[Any]
-BACKLOG_S: Final = 1.0
-MAX_RATE_HZ: Final = 100_000.0
-
-
-class Pace:
-    """When the next input is due, on any monotonic clock in seconds.
-
-    Due times are counted from one start, so they do not drift by the time that an inference takes. Up to BACKLOG_S late
-    is caught up; more (a load, a suspended board) is forgiven, because a burst would say nothing new.
-
-    Example:
-        >>> pace = Pace(20.0, now=100.0)
-        >>> pace.taken(100.004), pace.due
-        (None, 100.05)
-    """
-
-    def __init__(self, rate_hz: float, now: float) -> None:
-        self._rate_hz, self._start, self._count = rate_hz, now, 0
-
-    @property
-    def due(self) -> float:
-        """When the next input is due; with a rate of 0 always now."""
-        return self._start + self._count / self._rate_hz if self._rate_hz else self._start
-
-    def taken(self, now: float) -> None:
-        """Count an input that was taken now."""
-        self._count += 1
-        if now - self.due > BACKLOG_S:
-            self.restart(now)
-
-    def restart(self, now: float) -> None:
-        """Begin again: the next input is due now."""
-        self._start, self._count = now, 0
 
 
 @dataclass(frozen=True)
@@ -73,21 +41,9 @@ class ReplaySpec:
         Raises:
             UsageError: A field is missing, unknown, of another type or out of range.
         """
-        try:
-            given = {key: value for key, value in document.items() if value is not None}
-            fields = Fields(given, where)
-            fields.text("kind", among=("replay",))
-            spec = cls(
-                Path(fields.text("path")),
-                fields.number("rate_hz"),
-                fields.flag("loop", False),
-                fields.integer("shuffle_seed", minimum=0) if "shuffle_seed" in given else None,
-            )
-        except ContractError as error:
-            raise UsageError(error.what, where=error.where, fix=error.fix) from error
-        if unknown := fields.rest():
-            fix = "use kind, path, rate_hz, loop, shuffle_seed"
-            raise UsageError(f"unknown key '{min(unknown)}'", where=where, fix=fix)
+        fields = read_spec(document, where, "replay", ("path", "rate_hz", "loop", "shuffle_seed"))
+        seed = fields.integer("shuffle_seed", minimum=0) if document.get("shuffle_seed") is not None else None
+        spec = cls(Path(fields.text("path")), fields.number("rate_hz"), fields.flag("loop", False), seed)
         if not 0 <= spec.rate_hz <= MAX_RATE_HZ:
             raise UsageError(f"a rate of {spec.rate_hz:g} Hz", where=f"{where}.rate_hz", fix="use 0 to 100000")
         return spec
@@ -100,15 +56,32 @@ class Replay:
         DataError: No such file, no .npy, or not images.
     """
 
-    def __init__(self, name: str, spec: ReplaySpec) -> None:
+    def __init__(self, name: str, spec: ReplaySpec, now: float = 0.0) -> None:
         self.name, self.spec = name, spec
         self._images = _open_images(spec.path)
         self._order = self._rounds()
+        self._pace = Pace(spec.rate_hz, now)
+        self.taken, self.restart = self._pace.taken, self._pace.restart
 
-    def take(self) -> tuple[str, Array] | None:
-        """Return ("<source>:<index>", raw image), or None after the last one."""
+    @property
+    def due(self) -> float:
+        """When the next input is due."""
+        return self._pace.due
+
+    def take(self) -> Taken | None:
+        """Return the next input, None after the last one."""
         index = next(self._order, None)
-        return None if index is None else (f"{self.name}:{index}", self._images[index])
+        return None if index is None else Taken(f"{self.name}:{index}", self._images[index])
+
+    def holds(self, model: Model | None) -> None:
+        """The file's inputs are for whichever model."""
+
+    def lost(self) -> int:
+        """Return 0: a replay skips nothing."""
+        return 0
+
+    def close(self) -> None:
+        """The mapping ends with the last reference."""
 
     def _rounds(self) -> Iterator[int]:
         count, seed = len(self._images), self.spec.shuffle_seed
@@ -119,9 +92,10 @@ class Replay:
                 return
 
 
-def open_source(name: str, spec: dict[str, Any]) -> Replay:
-    """Open a source by its specification; raises UsageError or DataError."""
-    return Replay(name, ReplaySpec.from_json(spec, f"source '{name}'"))
+def open_spec(name: str, spec: dict[str, Any], now: float, wake: Callable[[], None]) -> Replay:
+    """Open a replay; raises UsageError or DataError."""
+    del wake  # the clock alone drives it
+    return Replay(name, ReplaySpec.from_json(spec, f"source '{name}'"), now)
 
 
 def _open_images(path: Path) -> Array:

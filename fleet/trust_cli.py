@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``strop fleet keys …`` and the verbs on a device's certificate. Thin: parse, call one function, print."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fleet.client import connect
+
+__all__ = ["forgive", "identity_lines", "keys", "revoke"]
+
+keys = typer.Typer(help="The server's TUF keys: look at them, make the next one.", no_args_is_help=True)
+
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Data folder of a server on this machine.", envvar="STROP_FLEET_DATA")
+]
+Server = Annotated[str, typer.Option("--server", help="Operator address, such as http://127.0.0.1:8080.")]
+TokenFile = Annotated[Path | None, typer.Option("--token-file", help="File with the operator's token.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _print(value: Any, as_json: bool, text: str) -> None:
+    print(json.dumps(value, indent=1) if as_json else text)
+
+
+def identity_lines(found: dict[str, Any]) -> list[list[str]]:
+    """Return what ``device show`` says of a certificate and of a suspicion.
+
+    Example:
+        >>> identity_lines({"certificate": {"days_left": 12.5, "revoked": False, "reason": ""}})
+        [['certificate', 'ends in 12.5 days']]
+    """
+    held, clone = found.get("certificate"), found.get("clone") or {}
+    lines = []
+    if held:
+        ends = (
+            f"ends in {held['days_left']:g} days" if held["days_left"] > 0 else f"ended {-held['days_left']:g} days ago"
+        )
+        lines.append(["certificate", f"revoked: {held['reason']}" if held["revoked"] else ends])
+    return lines + [["CLONE?", why] for why in clone.get("evidence", [])]
+
+
+@keys.command("show")
+def show(data: Data = None, server: Server = "", token_file: TokenFile = None, as_json: Json = False) -> None:
+    """Show which metadata is published, until when, and by which online key."""
+    found = connect(data, server, token_file).call("GET", "/trust")
+    lines = [f"online key  {found['online_key'][:16]}"]
+    if found["next_key"]:
+        lines.append(f"next key    {found['next_key'][:16]}, waits for a root.json that names it")
+    for role in ("root", "targets", "snapshot", "timestamp"):
+        one = found[role]
+        end = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one["expires"])) if one else ""
+        lines.append(f"{role:11} version {one['version']}, until {end} UTC" if one else f"{role:11} none yet")
+    _print(found, as_json, "\n".join(lines))
+
+
+@keys.command("rotate")
+def rotate(
+    out: Annotated[Path, typer.Option("--out", help="Where the next key's public half is written.")] = Path("next.pub"),
+    *,
+    anew: Annotated[bool, typer.Option("--anew", help="Make another one though one waits already.")] = False,
+    data: Data = None,
+    server: Server = "",
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make the next online key; the root.json that names it puts it to use."""
+    answer = connect(data, server, token_file).call("POST", "/trust/online-key", {"anew": anew})
+    out.write_text(answer["public"])
+    steps = (
+        f"wrote {out}; next, on the workstation: strop export keys rotate KEYS --online {out}\n"
+        "then here: strop fleet trust KEYS/root.json; devices take it at their next refresh"
+    )
+    _print({**answer, "out": str(out)}, as_json, steps)
+
+
+def revoke(
+    name: Annotated[str, typer.Argument(metavar="DEVICE")],
+    reason: Annotated[str, typer.Option(help="Why; the device is told.")] = "",
+    *,
+    data: Data = None,
+    server: Server = "",
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Deny a device's certificates at once, at the broker and for files; it needs a new token."""
+    answer = connect(data, server, token_file).call("POST", f"/devices/{name}/revoke", {"reason": reason})
+    _print(answer, as_json, f"{name}: {answer['revoked']} certificates are revoked")
+
+
+def forgive(
+    name: Annotated[str, typer.Argument(metavar="DEVICE")],
+    *,
+    data: Data = None,
+    server: Server = "",
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Take back the suspicion that a device is a clone, after somebody has looked."""
+    answer = connect(data, server, token_file).call("POST", f"/devices/{name}/forgive")
+    _print(answer, as_json, f"{name} is no longer under suspicion")
