@@ -4,6 +4,7 @@
 # make test-fast   the tests without real process stories, browser and slow ones
 # make story       only the story on real processes
 # make test-old-runtimes  our files on tflite-runtime 2.7 to 2.13
+# make crash-long  thousands of kills of the agent, and of states that a power cut may leave
 # make fuzz        minutes of hostile files against the readers
 # make test-ray    a search on two workers of Ray, in an environment of its own
 # make peers       other tools on the same work, in environments of their own (long)
@@ -34,7 +35,7 @@ STAMP := .venv/.strop-$(FACTS)
 STAMP_TFLITE := .venv-tflite/.strop-$(FACTS)
 PY := .venv/bin/python
 
-.PHONY: help demo test test-fast test-old-runtimes test-ray fuzz delta tuf-conformance peers trainings story check \
+.PHONY: help demo test test-fast test-old-runtimes test-ray crash-long fuzz delta tuf-conformance peers trainings story check \
   format venv models machines system docs freeze clean
 
 help:
@@ -54,7 +55,7 @@ test: check models machines
 	wait $$told; story=$$?; cat .story.log; exit $$((others | story))
 
 FAST := not story and not browser and not slow and not machines
-HEAVY := old_runtimes or fuzz or peers or ray
+HEAVY := old_runtimes or fuzz or peers or ray or crash_long
 test-fast: venv
 	$(SHARED) -m "$(FAST) and not ($(HEAVY))"
 
@@ -80,6 +81,9 @@ fuzz: venv
 	  -timeout=10 .fuzz/lying
 	$(FUZZ) fuzz/fuzz_onnx.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/onnx
 	$(FUZZ) fuzz/fuzz_delta.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/delta
+
+crash-long: venv
+	STROP_CRASH_KILLS=5000 STROP_CRASH_DRAWS=200 $(PY) -m pytest -q -s -m crash_long --timeout=3600 tests/edge_agent/crash
 
 tuf-conformance: venv
 	@test -d "$(SUITE)/tuf_conformance" || { echo "error: SUITE=path to a copy of tuf-conformance" >&2; exit 1; }

@@ -67,3 +67,27 @@ def overhead(
     results, missing = overhead_table.collect(bundle, chosen, pairs)
     found = {"results": results, "missing": missing}
     typer.echo(json.dumps(found) if as_json else overhead_table.to_text(results, missing))
+
+
+@app.command()
+def footprint(
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle's folder: an agent is started on it.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Measure the agent that runs over this folder.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long to look.")] = 10.0,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 10.0,
+    warmup: Annotated[float, typer.Option(min=0.0, help="Minutes before the first look.")] = 5.0,
+    rate: Annotated[float, typer.Option(min=0.0, help="Inferences a second; 0: idle with the model loaded.")] = 0.0,
+    runtime: Annotated[str, typer.Option(help="Of the started agent.")] = "litert",
+    offline: Annotated[bool, typer.Option("--offline", help="Without a broker.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure memory (PSS, RSS), processor time, disk writes and start of an agent's processes."""
+    from benchmarks import footprint as figures
+    from benchmarks.footprint_agent import Plan, measure
+
+    words = [*([str(bundle)] if bundle else []), *([f"--data={data}"] if data else []), f"--minutes={minutes:g}"]
+    words += [f"--every={every:g}", f"--warmup={warmup:g}", f"--rate={rate:g}", f"--runtime={runtime}"]
+    spans = {"every_s": every, "total_s": 60 * minutes, "warmup_s": 60 * warmup}
+    plan = Plan(bundle, data, runtime, rate, offline, **spans)
+    found = measure(plan, shlex.join(["strop", "bench", "footprint", *words, *(["--offline"] if offline else [])]))
+    typer.echo(json.dumps(found) if as_json else figures.to_text(found))

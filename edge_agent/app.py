@@ -10,29 +10,35 @@ import fcntl
 import gc
 import os
 import queue
+import random
 import signal
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Final
 
-from edge_agent.adapters import binding, board, clock, conditions, tls
+from edge_agent.adapters import binding, board, clock, conditions, reporter, tls
 from edge_agent.adapters.caretaker import Caretaker
 from edge_agent.adapters.download import Throttle
+from edge_agent.adapters.guard import GuardedJournal, StorageGuard
 from edge_agent.adapters.install import Installer
 from edge_agent.adapters.log import LogFile
 from edge_agent.adapters.mqtt import Link, Listener, Whose, parse_address
+from edge_agent.adapters.notify import Notifier
 from edge_agent.adapters.performer import Performer, Rim
+from edge_agent.adapters.sensors import Sensors
 from edge_agent.adapters.slots import SlotStore
-from edge_agent.adapters.store import Journal, OutboxStore
+from edge_agent.adapters.store import OutboxStore
 from edge_agent.adapters.trust import TrustHelper
 from edge_agent.capture.courier import Courier
 from edge_agent.config import AGENT_VERSION, AgentConfig, load
 from edge_agent.core import agent, policy
 from edge_agent.core import events as ev
 from edge_agent.core.commands import key_of
+from edge_agent.core.echo import Echo
 from edge_agent.core.lane import Identity
 from edge_agent.core.state import State
 from edge_agent.lanes_config import LaneConfig
@@ -59,12 +65,15 @@ class App:
         self.inbox: queue.SimpleQueue[ev.Event] = queue.SimpleQueue()
         self.boot = clock.new_boot_id()
         self.slots = SlotStore(data / "models")
-        self.journal = Journal(data / "journal.json")
+        self.notifier, self.guard, self.sensors = Notifier(), StorageGuard(data, config.storage), Sensors()
+        self.journal = GuardedJournal(data / "journal.json", self._disk_refused)
         self.outbox = OutboxStore(data / "outbox.db")
         self.commands: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {}
         self.throttle, self._turn = Throttle(), threading.Lock()
         self.lanes = {own.key: open_lane(data, own, self._installer(own), self.inbox.put) for own in config.lanes}
-        self.link = self._link()
+        self.link, self.echo = self._link(), Echo()
+        if self.link is not None:
+            self.commands.update(reporter.commands(data, self.link.publish))
         rim = Rim(
             slots=self.slots,
             journal=self.journal,
@@ -103,7 +112,7 @@ class App:
 
         def may_send() -> bool:
             state, sample = self.state, self.state.first.sample
-            is_free = not policy.pace(state.settings, sample.conditions).held
+            is_free = not policy.pace(state.settings, replace(sample.conditions, storage="")).held  # it makes room
             return is_free and policy.gate(Phase.STAGED, state.settings, sample, clock.now()) is None
 
         def is_drifted() -> bool:
@@ -148,6 +157,7 @@ class App:
             self.link.start()
         self.caretaker.start()
         self.courier.start()
+        self.notifier.ready("starting to connect" if self.link else "no server; infers and keeps its telemetry")
         self.log.write(
             "info", f"ready device={self.config.device} boot={self.boot} active={self.state.first.slots.active[:16]}"
         )
@@ -178,6 +188,7 @@ class App:
         next_tick = clock.now().mono
         while not self._is_stopping:
             now = clock.now()
+            self.notifier.alive(now.mono)
             if now.mono >= next_tick:
                 self._tick(now)
                 next_tick = now.mono + TICK_S
@@ -187,25 +198,40 @@ class App:
                 event = self.inbox.get(timeout=max(0.001, until - clock.now().mono))
             except queue.Empty:
                 continue
-            self._log_link(event)
+            self._hear(event)
             self._is_stopping = isinstance(event, ev.Stopping)
             self.feed(event)
 
-    def _log_link(self, event: ev.Event) -> None:
+    def _hear(self, event: ev.Event) -> None:
         """Say once that the link is up or why it is down; a device may be offline for months."""
+        if isinstance(event, ev.Message):
+            self.echo.heard(event.at.mono)
         if isinstance(event, (ev.Connected, ev.Disconnected)):
             text = "online" if isinstance(event, ev.Connected) else f"offline: {event.reason}"
             if text != self._link_text:
                 self.log.write("info", text)
+                self.notifier.status(text)
             self._link_text = text
 
     def _tick(self, now: ev.Instant) -> None:
+        ours = [lane.runner.pid for lane in self.lanes.values() if lane.config.runner == "process"]
+        self.guard.look(now.mono, filter(None, ours))
         seen = conditions.read(self.config.watched, now.wall)
+        seen = replace(seen, storage=self.guard.low, written=self.guard.over)
+        health = {**board.health(self.data), **self.sensors.read(), **self.guard.facts}
         first, *others = self.lanes.values()
         samples = {lane.config.key: lane.sample(seen, {}) for lane in others}
-        self.feed(ev.Tick(now, first.sample(seen, board.health(self.data)), samples))
+        self.feed(ev.Tick(now, first.sample(seen, health), samples))
         for lane in self.lanes.values():
             lane.runner.watch(now.mono)
+        waits = self.state.is_connected and self.state.outbox.rows > 0
+        if self.link and self.echo.is_dead(now.mono, waits=waits, share=random.random()):
+            self.link.renew("nothing came back from the server for minutes: building a new connection")
+
+    def _disk_refused(self) -> bool:
+        """The journal cannot be written: give up the reserve. Waiting for room is no hang of the loop."""
+        self.notifier.alive(clock.now().mono)
+        return self.guard.give_up()
 
     def _commit(self, now: ev.Instant) -> None:
         """Bring rows to the disk that have waited long enough; a disk that refuses costs the least important ones."""
@@ -218,6 +244,7 @@ class App:
 
     def end(self) -> None:
         """Let go of everything, in order."""
+        self.notifier.stopping()
         self._performer.close()
         self.caretaker.stop()
         self.courier.stop()

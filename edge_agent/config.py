@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from edge_agent import lanes_config
+from edge_agent import lanes_config, storage_config
 from edge_agent import toml_words as words
 from edge_agent import updates_config as updates
 from edge_agent.adapters.conditions import Watched
@@ -32,6 +32,7 @@ _TOP: Final = (
     "updates",
     "models",
     "capture",
+    "storage",
 )
 _NETWORK: Final = ("broker", "device_url", "tls", "reconnect_max_s", "bandwidth_kbps")
 _OWN_SETTINGS: Final = ("source", "window_inferences", "window_s", "heartbeat_s", "outbox_bytes")
@@ -52,6 +53,7 @@ class AgentConfig:
         reconnect_max_s: Longest pause between two attempts to connect.
         watched: Files that say when an update has to wait.
         capture: Signed campaigns may bring raw inputs to the server; only a person at the device can say so.
+        storage: What the disk has to keep to.
     """
 
     device: str
@@ -65,6 +67,7 @@ class AgentConfig:
     reconnect_max_s: float = 300.0
     watched: Watched = field(default_factory=Watched)
     capture: bool = False
+    storage: storage_config.Limits = field(default_factory=storage_config.Limits)
 
     def lane(self, model: str) -> LaneConfig:
         """Return the lane of a model; the first one's for a model that has no table of its own."""
@@ -162,6 +165,7 @@ def _parse(document: Mapping[str, Any], endpoints: Mapping[str, Any], path: Path
         reconnect_max_s=float(words.whole(network, "reconnect_max_s", 300, 1, path)),
         watched=updates.watched(rules, path),
         capture=_capture(words.table(document, "capture", path), path),
+        storage=storage_config.read(words.table(document, "storage", path), path),
     )
 
 

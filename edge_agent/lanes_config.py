@@ -5,6 +5,7 @@ Without such a table the words at the top of the file are the one lane's. With t
 with, and the first table (or the one that ``model`` names) is the device's first model.
 """
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_agent import toml_words as words
+from edge_agent.core.ladder import Rungs
 from edge_agent.core.settings import Settings
 from edge_agent.core.twin import LANE_WORDS, merge
 from edge_agent.embedding import counters_path
@@ -21,8 +23,10 @@ from edge_contract.topics import is_name
 
 __all__ = ["LANE_KEYS", "LaneConfig", "read"]
 
-LANE_KEYS: Final = ("runtime", "runner", "runner_python", "threads", "memory_mb")
+_RUN_KEYS: Final = ("runtime", "runner", "runner_python", "threads", "memory_mb")
+LANE_KEYS: Final = (*_RUN_KEYS, "delegate", "cache", "invoke_timeout_s", "restarts", "re_enumerate")
 _RUNNERS: Final = ("process", "embedded")
+_USB: Final = re.compile(r"usb(:[0-9a-f]{4}:[0-9a-f]{4})?")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,11 @@ class LaneConfig:
         threads: Threads of the runtime.
         memory_mb: A runner that takes more is ended and started again, 0 for no limit.
         settings: In force until the server says otherwise.
+        delegate: The Edge TPU's library, or an execution provider of onnxruntime.
+        cache: So many answers are kept for inputs that come again.
+        invoke_timeout_s: Longest time of one inference; None: the runner's own default, 0: any.
+        restarts: So often a failing accelerator's runner is only started again; then it is re-enumerated as often.
+        re_enumerate: How: the words of a command, or one word ``usb`` or ``usb:VENDOR:PRODUCT``; empty: not at all.
     """
 
     key: str = ""
@@ -48,6 +57,30 @@ class LaneConfig:
     threads: int = 1
     memory_mb: int = 0
     settings: Settings = field(default_factory=Settings)
+    delegate: str = ""
+    cache: int = 0
+    invoke_timeout_s: float | None = None
+    restarts: int = Rungs.restarts
+    re_enumerate: tuple[str, ...] = ()
+
+    @property
+    def rungs(self) -> Rungs | None:
+        """How patient the reset ladder is; None where there is no accelerator, or its process is not ours."""
+        if self.runtime != "edgetpu" or self.runner != "process":
+            return None
+        return Rungs(self.restarts, max(1, self.restarts) if self.re_enumerate else 0)
+
+    def options(self, counters: Path, runtime: str = "") -> list[str]:
+        """Return the options of the runner process; ``runtime`` stands in for the accelerator, without its delegate."""
+        told = {
+            "--runtime": runtime or self.runtime,
+            "--counters": str(counters),
+            "--threads": str(self.threads),
+            "--delegate": "" if runtime else self.delegate,
+            "--cache": str(self.cache or ""),
+            "--invoke-timeout": "" if runtime or self.invoke_timeout_s is None else f"{self.invoke_timeout_s:g}",
+        }
+        return [word for option, value in told.items() if value for word in (option, value)]
 
     def counters(self, data: Path, model: str = "") -> Path:
         """Return where this lane's inferences are counted; ``model`` is its name if the configuration has none."""
@@ -110,7 +143,25 @@ def _lane(key: str, model: str, table: Mapping[str, Any], settings: Settings, pa
         raise UsageError("an embedded runner without a model", where=str(path), fix='write model = "NAME"')
     python = words.text(table, "runner_python", "", path) or sys.executable
     threads, memory = words.whole(table, "threads", 1, 1, path), words.whole(table, "memory_mb", 0, 0, path)
-    return LaneConfig(key, model, runtime, runner, python, threads, memory, settings)
+    return LaneConfig(
+        *(key, model, runtime, runner, python, threads, memory, settings),
+        delegate=words.text(table, "delegate", "", path),
+        cache=words.whole(table, "cache", 0, 0, path),
+        invoke_timeout_s=words.number(table, "invoke_timeout_s", None, path),
+        restarts=words.whole(table, "restarts", LaneConfig.restarts, 0, path),
+        re_enumerate=_re_enumerate(table, path),
+    )
+
+
+def _re_enumerate(table: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Return a command's words, or the one word that names a device on USB."""
+    found = table.get("re_enumerate", [])
+    if isinstance(found, str) and _USB.fullmatch(found):
+        return (found,)
+    if isinstance(found, list) and all(isinstance(word, str) and word for word in found):
+        return tuple(found)
+    fix = 'write "usb" for a Coral stick, "usb:VENDOR:PRODUCT", or a command as ["program", "word"]'
+    raise UsageError(f"re_enumerate = {found!r:.60} is neither a device nor a command", where=str(path), fix=fix)
 
 
 def _among(table: Mapping[str, Any], key: str, known: tuple[str, ...], default: str, path: Path) -> str:

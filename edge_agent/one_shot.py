@@ -9,8 +9,8 @@ from edge_contract.errors import DataError, MissingDependencyError, SlotError, U
 __all__ = ["answers"]
 
 
-def _folder(data: Path | None, bundle: Path | None, runtime: str) -> tuple[Path, str]:
-    """Return the bundle's folder and the runtime.
+def _folder(data: Path | None, bundle: Path | None, runtime: str) -> tuple[Path, str, str]:
+    """Return the bundle's folder, the runtime, and its delegate.
 
     Raises:
         UsageError: Neither or both were named.
@@ -22,13 +22,14 @@ def _folder(data: Path | None, bundle: Path | None, runtime: str) -> tuple[Path,
     if (data is None) == (bundle is None):
         raise UsageError("name either --data or --bundle")
     if bundle is not None:
-        return bundle, runtime
+        return bundle, runtime, ""
     assert data is not None
     config, store = load(data), SlotStore(data / "models")
     for model in [lane.model for lane in config.lanes if lane.model] or store.models():
         active = store.read(model).active
         if active:
-            return store.folder(model, active), config.lane(model).runtime
+            own = config.lane(model)
+            return store.folder(model, active), own.runtime, own.delegate
     raise SlotError(
         "there is no active model", where=str(data), fix="roll a bundle out to this device, or use --bundle"
     )
@@ -41,7 +42,7 @@ def answers(file: Path, *, data: Path | None, bundle: Path | None, runtime: str)
         DataError: The file is no array of images.
         UsageError, SlotError, BundleError, RuntimeAdapterError: As the words and the bundle deserve.
     """
-    folder, runtime = _folder(data, bundle, runtime)
+    folder, runtime, delegate = _folder(data, bundle, runtime)
     try:
         import numpy as np
     except ImportError as error:
@@ -56,6 +57,6 @@ def answers(file: Path, *, data: Path | None, bundle: Path | None, runtime: str)
         raise DataError(f"cannot be read: {error.strerror}", where=str(file), fix="give an .npy file") from error
     except (ValueError, EOFError) as error:  # numpy's own words advise to unpickle it, which we never would
         raise DataError("not an .npy file of numbers", where=str(file), fix="save it with numpy.save") from error
-    model = Model.open(folder, runtime=runtime)
+    model = Model.open(folder, runtime=runtime, delegate=delegate)
     rows = raw[None] if is_single(model.description.preprocess, raw) else raw
     return [{"index": i, **facts(model.predict(one), model.labels)} for i, one in enumerate(rows)]

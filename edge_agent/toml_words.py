@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read ``agent.toml`` word by word: each fault names the key, the file and the fix."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from edge_contract.errors import UsageError
 from edge_contract.topics import is_name
 
-__all__ = ["known", "name", "table", "text", "whole"]
+__all__ = ["known", "name", "number", "table", "text", "whole"]
 
 
 def known(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
@@ -49,3 +50,13 @@ def whole(table: Mapping[str, Any], key: str, default: int, least: int, path: Pa
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UsageError(f"{key} = {value!r} is not a whole number from {least}", where=str(path))
     return value
+
+
+def number(table: Mapping[str, Any], key: str, default: float | None, path: Path) -> float | None:
+    """Return a number from 0, the default if it is missing; raises UsageError if it is none."""
+    value = table.get(key, default)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise UsageError(f"{key} = {value!r} is not a number from 0", where=str(path))
+    return float(value)

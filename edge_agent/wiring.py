@@ -3,15 +3,17 @@
 the disk, the link and the pace of downloads, so a crash or a leak of one touches no other.
 """
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_agent.adapters import board, clock
+from edge_agent.adapters import accelerator, board, clock
 from edge_agent.adapters.embedded_runner import EmbeddedRunner
 from edge_agent.adapters.install import Installer
 from edge_agent.adapters.runner_process import RunnerProcess, lend_library
+from edge_agent.adapters.spare import installed, spare_runtime
 from edge_agent.core import events as ev
 from edge_agent.core.lane import Plan
 from edge_agent.core.swap import KEPT_KB
@@ -35,7 +37,26 @@ class LaneParts:
     def plan(self) -> Plan:
         """What the core is to know of the lane."""
         own = self.config
-        return Plan(own.key, own.model, own.runtime, own.settings, owns_runner=own.runner == "process")
+        return Plan(own.key, own.model, own.runtime, own.settings, own.runner == "process", own.rungs)
+
+    def without_accelerator(self, slot: Path) -> str:
+        """Let the next start use what a slot has for the CPU, if anything; return the runtime that it will have.
+
+        Which runtimes there are is asked from the runner's interpreter: that happens once in the life of a stick.
+        """
+        runtime = spare_runtime(slot, installed(self.config.runner_python))
+        if runtime and isinstance(self.runner, RunnerProcess):
+            self.runner.use_once(_command(self.config, self.counters.path, runtime))
+        return runtime or self.config.runtime
+
+    def re_enumerate(self) -> None:
+        """Let the kernel find the accelerator anew; returns when it did; raises StropError."""
+        first, *rest = self.config.re_enumerate
+        if rest or not first.startswith("usb"):
+            return accelerator.by_command(shlex.join(self.config.re_enumerate))
+        _, *ids = first.split(":")
+        accelerator.by_sysfs(ids=((ids[0], ids[1]),) if ids else accelerator.CORAL_IDS)
+        return None
 
     def sample(self, conditions: ev.Conditions, health: dict[str, Any]) -> ev.Sample:
         """Return a look at this lane: ``health`` is the board's, on the first lane, and empty on others."""
@@ -63,8 +84,10 @@ def open_lane(data: Path, own: LaneConfig, installer: Installer, post: Callable[
     if own.runner == "embedded":
         guest = EmbeddedRunner(socket_path(data, own.model), said, exited)
         return LaneParts(own, guest, CounterFile(counters), installer)
-    options = ["--runtime", own.runtime, "--counters", str(counters), "--threads", str(own.threads)]
-    command = [own.runner_python, "-P", "-m", "edge_agent.runner.process", *options]
     library, limit_kb = lend_library(data / "lib"), own.memory_mb * 1000
-    child = RunnerProcess(command, own.log(data), said, exited, library=library, limit_kb=limit_kb)
+    child = RunnerProcess(_command(own, counters), own.log(data), said, exited, library=library, limit_kb=limit_kb)
     return LaneParts(own, child, CounterFile(counters), installer)
+
+
+def _command(own: LaneConfig, counters: Path, runtime: str = "") -> list[str]:
+    return [own.runner_python, "-P", "-m", "edge_agent.runner.process", *own.options(counters, runtime)]

@@ -6,12 +6,13 @@ one, fsync the folder. Keys are created with their final mode, so they are never
 for an instant.
 """
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PRIVATE", "sync_folder", "write"]
+__all__ = ["PRIVATE", "sweep", "sync_folder", "write"]
 
 PRIVATE: Final = 0o600
 """Mode of a file that holds a key or a token."""
@@ -57,3 +58,23 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def sweep(path: Path) -> None:
+    """Delete what power cuts have left of unfinished writes of a file; only its one writer may do that, at its start.
+
+    Args:
+        path: The file that was written. What cannot be deleted now is deleted next time.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write(Path(folder, "journal.json"), b"{}")
+        ...     _ = Path(folder, ".journal.json.0badcafe.tmp").write_bytes(b"{")
+        ...     sweep(Path(folder, "journal.json"))
+        ...     [found.name for found in Path(folder).iterdir()]
+        ['journal.json']
+    """
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            left.unlink()

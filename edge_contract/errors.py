@@ -24,6 +24,7 @@
     │   ├── SignatureError     signed by nobody whom we trust, or expired
     │   └── DeltaError         a patch that is malformed, or does not give the file that it promises
     ├── RuntimeAdapterError    an inference runtime refused a model or failed
+    │   └── DeviceError        an accelerator is not there
     ├── DownloadError          bytes could not be fetched
     ├── SlotError              the model slots on disk
     ├── EnrolmentError         a token or certificate was refused
@@ -134,6 +135,10 @@ class DeltaError(BundleError):
 
 class RuntimeAdapterError(StropError):
     """An inference runtime refused a model or failed while it ran."""
+
+
+class DeviceError(RuntimeAdapterError):
+    """An accelerator is not there: no model's fault, and none can be judged by it."""
 
 
 class DownloadError(StropError):

@@ -6,6 +6,7 @@ disk from before are hashed first. If the whole does not fit the hash and some o
 what a power cut left: it is fetched once more from zero, and only then refused.
 """
 
+import errno
 import hashlib
 import http.client
 import os
@@ -26,6 +27,8 @@ __all__ = ["Cancelled", "Downloader", "Throttle", "file_digest"]
 CHUNK: Final = 64 * 1024
 SYNC_BYTES: Final = 1 << 20
 TIMEOUT_S: Final = 20.0
+_OF_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+"""What a socket never says: it is the card that fails, and nobody should look at the network."""
 
 
 class Cancelled(Exception):  # noqa: N818 - an order, not an error
@@ -116,6 +119,9 @@ class Downloader:
                 file.truncate()
                 self._copy(answer, file.fileno(), offset, size, progress)
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in _OF_DISK:
+                fix = "free some space or change the card; it is tried again later"
+                raise DownloadError(f"the disk refuses: {error.strerror}", where=str(path), fix=fix) from error
             raise explain(error, where) from error
         finally:
             connection.close()

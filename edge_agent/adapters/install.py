@@ -17,6 +17,7 @@ from edge_agent.adapters.board import free_bytes, free_inodes
 from edge_agent.adapters.download import Cancelled, Downloader, Throttle, file_digest
 from edge_agent.adapters.patches import Fetcher
 from edge_agent.adapters.slots import SlotStore
+from edge_agent.adapters.spare import artefacts_for
 from edge_agent.adapters.trust import SignedBlob, TrustHelper
 from edge_agent.core.events import Slots
 from edge_contract.errors import BundleError, ManifestError, SlotError
@@ -116,6 +117,7 @@ class Installer:
             done += entry.size
             if wait(0.0):
                 raise Cancelled
+        self._slots.settle(job.model, job.bundle)
 
     def verify(self, job: JobDocument) -> tuple[Slots, int]:
         """Hash every file once more from the disk, then make the folder a slot.
@@ -216,13 +218,15 @@ def memory_kb(manifest: Manifest, runtime: str) -> int:
 def needed_files(manifest: Manifest, runtime: str) -> tuple[BundleFile, ...]:
     """Return the files of a bundle that a device with one runtime needs: not the artefacts of others.
 
+    With an accelerator that is also the file by which the CPU stands in for it.
+
     Raises:
         ManifestError: No artefact for this runtime.
     """
-    ours = manifest.artefact_for(runtime).path
-    foreign = {a.path for a in manifest.artefacts if a.path != ours}
+    ours = {artefact.path for artefact in artefacts_for(manifest, runtime)}
+    foreign = {a.path for a in manifest.artefacts if a.path not in ours}
     foreign |= {profile for path, profile in manifest.profiles.items() if path in foreign}
-    foreign -= {ours, manifest.golden, manifest.profiles.get(ours, "")}
+    foreign -= {*ours, manifest.golden, *(manifest.profiles.get(path, "") for path in ours)}
     return tuple(entry for entry in manifest.files if entry.path not in foreign)
 
 

@@ -236,6 +236,11 @@ class Link:
             self._receipts.expect(info.mid, token)
         return info.rc == paho.MQTT_ERR_SUCCESS
 
+    def renew(self, reason: str) -> None:
+        """End the present connection, if there is one, and build a new one after the usual pause."""
+        if self._client is not None:
+            self._end(reason)
+
     def stop(self, timeout_s: float = 2.0) -> None:
         """End the link; what was published just now has ``timeout_s`` to leave."""
         client = self._client

@@ -76,6 +76,8 @@ class LaneRim(Protocol):
     def installer(self) -> Installer: ...
     @property
     def plan(self) -> Plan: ...
+    def without_accelerator(self, slot: Path) -> str: ...
+    def re_enumerate(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class Performer:
         self._publish, self._post, self._log = rim.publish, rim.post, rim.log
         self._closing = threading.Event()
         self._checks, self._errands, self._commands = Worker("checks"), Worker("commands"), rim.commands
+        self._resets = Worker("resets")
         self._steps = {key: Worker(f"steps {key}".strip()) for key in rim.lanes}
         self._cancels: dict[str, threading.Event] = {}
         self._how: dict[type[ef.Effect], Callable[[Any], list[ev.Event]]] = {
@@ -132,6 +135,7 @@ class Performer:
             ef.ReadProfile: self._read_profile,
             ef.StartRunner: self._start_runner,
             ef.StopRunner: self._stop_runner,
+            ef.ReEnumerate: self._re_enumerate,
             ef.Command: self._command,
             ef.KeepRow: self._keep,
             ef.DropRows: self._drop,
@@ -159,6 +163,7 @@ class Performer:
             steps.close()
         self._checks.close()
         self._errands.close()
+        self._resets.close()
 
     def _persist(self, effect: ef.Persist) -> list[ev.Event]:
         """Write the journal. On a full disk nothing may go on, but the runner does: wait for space, then give up."""
@@ -238,7 +243,7 @@ class Performer:
     def _run_command(self, effect: ef.RunCommand) -> list[ev.Event]:
         def task() -> None:
             try:
-                body = self._commands[effect.kind](effect.body)
+                body = self._commands[effect.kind]({**effect.body, "id": effect.channel.rpartition("/")[2]})
                 self._post(ev.CommandDone(clock.now(), effect.channel, ok=True, body=body))
             except StropError as error:
                 self._post(ev.CommandDone(clock.now(), effect.channel, ok=False, body={"error": str(error)}))
@@ -290,7 +295,23 @@ class Performer:
         return [ev.ProfileRead(clock.now(), effect.bundle, profile, lane=effect.lane)]
 
     def _start_runner(self, effect: ef.StartRunner) -> list[ev.Event]:
-        self._lanes[effect.lane].runner.start()
+        lane = self._lanes[effect.lane]
+        if effect.is_on_cpu and effect.bundle:
+            runtime = lane.without_accelerator(self._slots.folder(effect.model, effect.bundle))
+            self._log("warning", f"without the accelerator: the runner is started with {runtime}")
+        lane.runner.start()
+        return []
+
+    def _re_enumerate(self, effect: ef.ReEnumerate) -> list[ev.Event]:
+        def task() -> None:
+            reason = ""
+            try:
+                self._lanes[effect.lane].re_enumerate()
+            except (StropError, OSError, ValueError) as error:
+                reason = str(error)
+            self._post(ev.ReEnumerated(clock.now(), reason, lane=effect.lane))
+
+        self._resets.do(task)
         return []
 
     def _stop_runner(self, effect: ef.StopRunner) -> list[ev.Event]:

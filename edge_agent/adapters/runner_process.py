@@ -65,9 +65,14 @@ class RunnerProcess:
         limit_kb: int = 0,
     ) -> None:
         self._command, self._log, self._said, self._exited = list(command), log, said, exited
+        self._once: list[str] = []
         self._library, self._limit_kb = library, limit_kb
         self._child: subprocess.Popen[bytes] | None = None
         self._kill_at: float | None = None
+
+    def use_once(self, command: Sequence[str]) -> None:
+        """Start something else the next time."""
+        self._once = list(command)
 
     @property
     def pid(self) -> int | None:
@@ -78,17 +83,18 @@ class RunnerProcess:
     def start(self) -> None:
         """Start the process; a program that cannot be started counts as one that ended at once."""
         self._kill_at = None
+        command, self._once = self._once or self._command, []
         self._log.parent.mkdir(parents=True, exist_ok=True)
         path = os.pathsep.join(filter(None, [str(self._library), os.environ.get("PYTHONPATH", "")]))
         env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
         try:
             with self._log.open("ab") as log:
                 self._child = subprocess.Popen(
-                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=env
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=env
                 )
         except OSError as error:
             self._child = None
-            self._said({"event": "log", "reason": f"cannot start {self._command[0]}: {error}"})
+            self._said({"event": "log", "reason": f"cannot start {command[0]}: {error}"})
             self._exited(127)
             return
         with contextlib.suppress(OSError):

@@ -121,6 +121,26 @@ class SlotStore:
                 return ""
         return self._versions[bundle]
 
+    def settle(self, model: str, bundle: str) -> None:
+        """Make a whole download durable, names and bytes, before the journal says that it is whole.
+
+        Raises:
+            SlotError: There is no such download, or the disk refuses.
+        """
+        final = self.folder(model, bundle)
+        if final.is_dir():
+            return
+        try:
+            for path in _files_then_folders(final.with_name(f"{bundle}.partial")):
+                (self._disk.sync_folder if path.is_dir() else self._disk.sync_file)(path)
+            self._sync_parents(final)
+        except OSError as error:
+            raise SlotError(f"cannot keep a download: {error}", where=str(final)) from error
+
+    def _sync_parents(self, slot: Path) -> None:
+        for folder in (slot.parent, slot.parent.parent, self.root):  # a first install made them all
+            self._disk.sync_folder(folder)
+
     def publish(self, model: str, bundle: str) -> Path:
         """Make a complete, verified download a slot. Does nothing if it is one already.
 
@@ -135,8 +155,7 @@ class SlotStore:
             for path in _files_then_folders(partial):
                 (self._disk.sync_folder if path.is_dir() else self._disk.sync_file)(path)
             self._disk.rename(partial, final)
-            for folder in (final.parent, final.parent.parent, self.root):  # a first install made them all
-                self._disk.sync_folder(folder)
+            self._sync_parents(final)
         except OSError as error:
             raise SlotError(f"cannot make a slot: {error}", where=str(final)) from error
         return final
@@ -177,13 +196,22 @@ class SlotStore:
             raise SlotError(f"cannot write the pointer: {error}", where=str(link)) from error
 
     def forget(self, model: str, keep: tuple[str, ...] = ()) -> None:
-        """Delete what no pointer holds and nobody keeps. What cannot be deleted now is deleted next time."""
-        slots = self.read(model)
-        held = {slots.active, slots.standby, slots.factory, *keep}
+        """Delete what no pointer holds and nobody keeps. What cannot be deleted now is deleted next time.
+
+        Raises:
+            OSError: A pointer cannot be read: then nothing is deleted, for it may be the one that holds the model.
+        """
+        held = {*keep, *(self._held_by(model, pointer) for pointer in POINTERS)} if is_name(model) else set(keep)
         folder = self.root / model / "slots"
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.name.removesuffix(".partial") not in held:
                 self._retire(path)
+
+    def _held_by(self, model: str, pointer: str) -> str:
+        try:
+            return (self.root / model / pointer).readlink().name
+        except FileNotFoundError:
+            return ""
 
     def _retire(self, path: Path) -> None:
         """Take the complete name away first: half a slot must never look like a whole one."""

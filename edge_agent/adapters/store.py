@@ -6,6 +6,7 @@ memory for a second (metrics for a minute) and are committed together; a row tha
 never touches the disk. A crash costs at most the rows of that second.
 """
 
+import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Mapping
@@ -48,6 +49,7 @@ class Journal:
 
         A damaged one is put aside for a person to look at; ``{"damaged": true}`` makes the core raise an alarm.
         """
+        durable.sweep(self.path)
         try:
             document = canonical.loads(self.path.read_bytes(), where=str(self.path))
             if not isinstance(document, dict):
@@ -77,6 +79,9 @@ class OutboxStore:
 
     Args:
         path: The database, made if it is missing; a damaged one is put aside.
+
+    Raises:
+        StoreError: The disk refuses: what is there is not damaged, and is not touched.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,12 +93,23 @@ class OutboxStore:
         self._not_before = 0.0  # a disk that refused is left alone for a while
         self._boots: dict[str, int] = {}
         self._lost: dict[str, int] = {}
+        self._on_disk: dict[tuple[str, str], int] = {}
+        try:
+            self._begin_with_file()
+        except (sqlite3.OperationalError, OSError) as error:
+            fix = "free some space or change the card"
+            raise StoreError(f"cannot open the outbox: {error}", where=str(path), fix=fix) from error
+
+    def _begin_with_file(self) -> None:
+        """Open the database and look at its rows; put a damaged one aside and begin anew."""
         try:
             self._db = self._open()
+            self._on_disk = {(h.boot, h.cls): h.rows for h in self.held()}
+        except sqlite3.OperationalError:
+            raise  # no space, an error of the disk: it may pass, and then all rows are still there
         except sqlite3.DatabaseError:
-            path.replace(path.with_suffix(".damaged"))
+            self.path.replace(self.path.with_suffix(".damaged"))
             self._db = self._open()
-        self._on_disk: dict[tuple[str, str], int] = {(h.boot, h.cls): h.rows for h in self.held()}
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, isolation_level=None)
@@ -102,7 +118,8 @@ class OutboxStore:
         db.execute("PRAGMA cache_size=-256")  # KiB: the whole process is to stay below 30 MB
         db.execute("PRAGMA journal_size_limit=1000000")
         db.executescript(_SCHEMA)
-        db.execute("DELETE FROM boots WHERE no NOT IN (SELECT boot FROM rows)")
+        with contextlib.suppress(sqlite3.OperationalError):  # on a full disk; it only saves a few bytes
+            db.execute("DELETE FROM boots WHERE no NOT IN (SELECT boot FROM rows)")
         self._boots = {boot: no for no, boot in db.execute("SELECT no, boot FROM boots")}
         return db
 

@@ -99,7 +99,7 @@ class Keeper:
         if len(content) > MAX_SAMPLE_BYTES // 2 or not may_keep(order, self._model, self._kept, len(content), wall):
             return ""
         try:
-            if _free(self._data) < _FREE_BYTES:
+            if _free(self._data) < _FREE_BYTES or (self._data / "storage.low").exists():
                 return ""
             self._kept = self._ring.keep(content, self._kept)
         except OSError:  # no space, a folder that was just forgotten: look again before the next one

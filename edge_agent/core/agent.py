@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from edge_agent.core import commands, flow, hearing, heartbeat, messages, orders, reports, starting, steps
+from edge_agent.core import commands, flow, hearing, heartbeat, messages, orders, reports, reset, starting, steps
 from edge_agent.core import events as ev
 from edge_agent.core.effects import Effect, Publish, Save, StopRunner, stamp
 from edge_agent.core.flow import Outcome
@@ -145,6 +145,7 @@ _HANDLERS: Final[Mapping[type[ev.Event], Callable[[State, Any], Outcome]]] = {
     ev.ProfileRead: _of_lane(_profile_read),
     ev.RunnerSaid: _said,
     ev.RunnerExited: _of_lane(hearing.exited),
+    ev.ReEnumerated: _of_lane(reset.re_enumerated),
     ev.CommandDone: _command_done,
     ev.HandlerFailed: _handler_failed,
     ev.BatchSent: _sent,

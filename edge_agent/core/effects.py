@@ -24,6 +24,7 @@ __all__ = [
     "OfLane",
     "Persist",
     "Publish",
+    "ReEnumerate",
     "ReadProfile",
     "RemoveRows",
     "Report",
@@ -54,8 +55,8 @@ def stamp(effects: Iterable[Effect], lane: str) -> list[Effect]:
     """Return effects with the lane that asked for them.
 
     Example:
-        >>> stamp([StartRunner(), CountLost("metric")], "faces")
-        [StartRunner(lane='faces'), CountLost(cls='metric')]
+        >>> stamp([StopRunner(), CountLost("metric")], "faces")
+        [StopRunner(lane='faces'), CountLost(cls='metric')]
     """
     return [replace(effect, lane=lane) if isinstance(effect, OfLane) else effect for effect in effects]
 
@@ -167,7 +168,16 @@ class ReadProfile(OfLane):
 
 @dataclass(frozen=True)
 class StartRunner(OfLane):
-    """Start the runner process."""
+    """Start the runner process; ``is_on_cpu``: without its accelerator, by this bundle's file for the CPU."""
+
+    is_on_cpu: bool = False
+    model: str = ""
+    bundle: str = ""
+
+
+@dataclass(frozen=True)
+class ReEnumerate(OfLane):
+    """Let the kernel find the lane's accelerator anew; the end comes back as ``ReEnumerated``."""
 
 
 @dataclass(frozen=True)

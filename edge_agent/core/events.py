@@ -28,6 +28,7 @@ __all__ = [
     "ProfileRead",
     "Progress",
     "Published",
+    "ReEnumerated",
     "RowsGone",
     "RunnerExited",
     "RunnerSaid",
@@ -68,6 +69,8 @@ class Conditions:
         is_metered: Something on this device says that the link costs money.
         memory_kb: Memory that could be had without swapping, 0 while unknown.
         battery_percent: Charge while the board runs on a battery, else None.
+        storage: Which limit of the disk is broken; empty while none is.
+        written: The same for the day's write budget.
     """
 
     utc_offset_s: int = 0
@@ -75,6 +78,8 @@ class Conditions:
     is_metered: bool = False
     memory_kb: int = 0
     battery_percent: int | None = None
+    storage: str = ""
+    written: str = ""
 
 
 @dataclass(frozen=True)
@@ -256,6 +261,13 @@ class RunnerExited(LaneEvent):
     """The runner process is gone."""
 
     code: int
+
+
+@dataclass(frozen=True)
+class ReEnumerated(LaneEvent):
+    """The kernel looked for the accelerator anew, or could not, for a reason."""
+
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from edge_agent.core import update
+from edge_agent.core import reset, update
 from edge_agent.core.effects import Effect, Note
 from edge_agent.core.events import RunnerExited, RunnerSaid
 from edge_agent.core.lane import Lane
@@ -73,14 +73,19 @@ def _is_trial_of(lane: Lane, bundle: str) -> bool:
 
 
 def exited(lane: Lane, event: RunnerExited) -> Outcome:
-    """The runner is gone: by our wish, or it is a crash that counts against a trial."""
+    """The runner is gone: by our wish, or it is a crash: the accelerator's, or one against a trial."""
     was_wanted = lane.runner.stopping
     lane = replace(lane, runner=lane.runner.exited(event.at.mono))
     if was_wanted or event.code == 0:  # an application that embeds the runner may end when it likes
         return lane, []
     effects: list[Effect] = [Note("event", {"kind": "runner_exit", "code": event.code})]
-    if lane.runner.crashes == CRASH_ALARM:
+    if reset.is_accelerated(lane):
+        lane, climbed = reset.failed(lane, event)
+        effects += climbed
+    elif lane.runner.crashes == CRASH_ALARM:
         effects.append(Note("alarm", {"kind": "runner_crashes", "times": CRASH_ALARM, "code": event.code}))
+    if reset.is_hang(lane, event.code):
+        return reset.excused(lane, event.at), effects
     no_memory = event.code == KILLED and lane.settings.swap == "auto" and lane.plan.owns_runner
     changed, counted = update.crashed(lane.update, lane.slots, event.at, no_memory=no_memory)
     return replace(lane, update=changed), [*counted, *effects]

@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge_agent.core import flow, orders, reports, steps, telemetry
+from edge_agent.core import flow, orders, reports, reset, steps, storage, telemetry
 from edge_agent.core.effects import Effect, FlipSlots, Note, ReadProfile, Save, SetPace, stamp
 from edge_agent.core.events import Instant, Sample, Tick
 from edge_agent.core.execution import POINTER_MAY_HAVE_MOVED
@@ -20,11 +20,12 @@ LaneOutcome = tuple[Lane, list[Effect]]
 
 def ticked(state: State, event: Tick) -> Outcome:
     """A second passed."""
-    at, effects = event.at, list[Effect]()
+    at = event.at
+    state, effects = flow.translate(state, _notices(state, event), at)
     for key, lane in state.lanes.items():
         sample = event.sample if lane is state.first else event.others.get(key, Sample())
-        runner, started = lane.runner.start(at.mono)
-        seen = replace(lane, runner=runner, sample=sample, is_sampled=True, totals=lane.totals.after(sample))
+        lane, started = reset.start(lane, at.mono)
+        seen = replace(lane, sample=sample, is_sampled=True, totals=lane.totals.after(sample))
         state, effects = state.with_lane(seen), effects + stamp(started, key)
     whole: tuple[Callable[[State], Outcome], ...] = (
         _set_pace,
@@ -43,11 +44,15 @@ def ticked(state: State, event: Tick) -> Outcome:
 def _each(state: State, key: str, at: Instant) -> Outcome:
     """One lane's second."""
     effects: list[Effect] = []
-    for one in (steps.expire, steps.retry, _fall_back, _watch):
+    for one in (steps.expire, steps.retry, _fall_back, reset.passed, _watch):
         lane, asked = one(state.lanes[key], at)
         state, more = flow.translate(state.with_lane(lane), stamp(asked, key), at)
         effects += more
     return state, effects
+
+
+def _notices(state: State, event: Tick) -> list[Effect]:
+    return storage.notices(state.first.sample.conditions, event.sample.conditions)
 
 
 def _set_pace(state: State) -> Outcome:
@@ -107,7 +112,7 @@ def _beat(state: State, at: Instant) -> Outcome:
     for key, lane in state.lanes.items():
         meter, body = lane.meter.beat(lane.sample, at)
         state = state.with_lane(replace(lane, meter=meter))
-        effects.append(Note("metric", body, lane=key))
+        effects.append(storage.spared(Note("metric", body, lane=key), state.first.sample.conditions))
     state = replace(state, next_beat=at.mono + state.settings.heartbeat_s)
     return state, [*effects, *([reports.reported(state, at)] if state.is_connected else [])]
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from edge_agent.core.events import Sample, Slots
 from edge_agent.core.execution import POINTER_MAY_HAVE_MOVED, Update
+from edge_agent.core.ladder import Ladder, Rungs
 from edge_agent.core.runner import Runner, Wanted
 from edge_agent.core.settings import Settings
 from edge_agent.core.swap import STOP
@@ -57,6 +58,7 @@ class Plan:
         runtime: Its runner's runtime.
         settings: In force until the server says otherwise.
         owns_runner: False if an application embeds the runner: its process cannot be ended to make room.
+        rungs: How patient its accelerator's reset ladder is; None on a CPU.
     """
 
     key: str
@@ -64,6 +66,7 @@ class Plan:
     runtime: str
     settings: Settings = field(default_factory=Settings)
     owns_runner: bool = True
+    rungs: Rungs | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class Lane:
         profile_asked: The bundle whose profile was read, or tried.
         window_floor: Window numbers below this are reserved.
         baseline: The bundle that was active before any trial, and its median latency in µs.
+        ladder: Where its accelerator stands,
+        reset_until: and how long the runner waits for a re-enumeration at most, mono seconds.
     """
 
     me: Identity
@@ -94,6 +99,8 @@ class Lane:
     profile_asked: str = ""
     window_floor: int = 0
     baseline: tuple[str, float] = ("", 0.0)
+    ladder: Ladder = field(default_factory=Ladder)
+    reset_until: float = 0.0
 
     @classmethod
     def planned(cls, me: Identity, plan: Plan) -> "Lane":

@@ -24,7 +24,7 @@ class Wait:
     """Why an order does not go on.
 
     Attributes:
-        kind: ``window``, ``clock``, ``lock``, ``metered``, ``battery`` or ``temperature``.
+        kind: ``window``, ``clock``, ``lock``, ``metered``, ``battery``, ``temperature`` or ``storage``.
         text: The same for people; it does not change while the wait is the same.
         until: When it goes on, seconds since 1970; 0 where nobody knows.
     """
@@ -52,6 +52,8 @@ def pace(settings: Settings, conditions: Conditions) -> Pace:
         >>> pace(Settings(bandwidth_kbps=500, metered_kbps=20), Conditions(is_metered=True)).kbps
         20
     """
+    if conditions.storage:
+        return Pace(held=conditions.storage)
     limits = [settings.bandwidth_kbps]
     if _is_metered(settings, conditions):
         if not settings.metered_kbps:
@@ -62,6 +64,8 @@ def pace(settings: Settings, conditions: Conditions) -> Pace:
 
 def gate(phase: Phase, settings: Settings, sample: Sample, at: Instant) -> Wait | None:
     """Return what an order in this phase waits for, None if it may go on."""
+    if phase in (Phase.ACCEPTED, Phase.DOWNLOADING) and sample.conditions.storage:
+        return Wait("storage", f"{sample.conditions.storage}, downloads wait")
     if phase is Phase.ACCEPTED:
         return _power(settings, sample)
     if phase is Phase.DOWNLOADING:

@@ -38,6 +38,8 @@ def _model(state: State, lane: Lane) -> ModelState:
     slots, runner, wait = lane.slots, lane.runner, lane.update.attempt.wait
     version = runner.active_version or slots.versions.get(runner.active, "")
     more: dict[str, Any] = {"waiting": {**wait.to_json(), "text": wait.text}} if wait else {}
+    if lane.ladder.is_on_cpu:
+        more["accelerator"] = "failed"
     if len(state.lanes) > 1:
         totals = {"inferences": lane.totals.inferences, "errors": lane.totals.errors}
         more.update(runtime=lane.plan.runtime, source=runner.source, **totals)

@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from edge_agent.core import commands, update
-from edge_agent.core.effects import Effect, Note, Save, stamp
+from edge_agent.core.effects import Effect, Forget, Note, Save, stamp
 from edge_agent.core.events import Booted, Instant
 from edge_agent.core.lane import WINDOWS_AHEAD, Lane
 from edge_agent.core.outbox import Outbox
 from edge_agent.core.state import State
 from edge_agent.core.twin import Twin, merge_models
 from edge_contract.errors import ContractError
+from edge_contract.states import Status
 
 __all__ = ["booted"]
 
@@ -48,11 +49,20 @@ def booted(state: State, event: Booted) -> Outcome:
 
 def _resume(lane: Lane, at: Instant) -> tuple[Lane, list[Effect], list[Effect]]:
     changed, resumed = update.resume(lane.update, lane.slots, at)
+    resumed = [*resumed, *_swept(lane)]
     floor = lane.window_floor
     windows = replace(lane.windows, number=floor + 1)
     runner, started = lane.runner.start(at.mono)
     ready = replace(lane, update=changed, windows=windows, window_floor=floor + WINDOWS_AHEAD, runner=runner)
     return ready, resumed, started
+
+
+def _swept(lane: Lane) -> list[Effect]:
+    """Delete what the last order left: the power may have failed between its end and that. A late download stays."""
+    finished = lane.update.finished
+    if lane.update.execution is not None or finished is None or finished.report.status is Status.TIMED_OUT:
+        return []
+    return [Forget(lane.model, ())]
 
 
 def _remember(state: State, journal: Mapping[str, Any]) -> State:

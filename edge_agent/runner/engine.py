@@ -15,6 +15,7 @@ from edge_agent.runner.proving import Settings, load_failed, loaded, proved, wor
 from edge_agent.runner.sinks import Sink, open_sinks
 from edge_agent.runner.sources import Source, open_source
 from edge_agent.runner.watchdog import Watchdog
+from edge_contract.errors import DeviceError
 
 __all__ = ["Engine", "Settings"]
 
@@ -46,7 +47,11 @@ class Engine:
         self._is_paused = False
 
     def obey(self, command: Command) -> bool:
-        """Carry out a command; return False when it was the last one."""
+        """Carry out a command; return False when it was the last one.
+
+        Raises:
+            DeviceError: The accelerator is not there, so nothing can be said of the model.
+        """
         match command:
             case Load():
                 self._load(command)
@@ -131,6 +136,8 @@ class Engine:
             self._answering.take(command.role, model)
             if command.role == "active" and self._source is not None:
                 self._source.holds(model)
+        except DeviceError:
+            raise
         except Exception as error:  # a bad bundle is an answer, not an end: what was loaded before stays
             self._emit(load_failed(command, error))
             return

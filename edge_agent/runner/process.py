@@ -22,8 +22,8 @@ from typing import Any, Final
 from edge_agent.runner.commands import MAX_LINE_BYTES, parse
 from edge_agent.runner.engine import Engine, Settings
 from edge_agent.runner.runtimes import runtime_version
-from edge_agent.runner.watchdog import STUCK_S, Watchdog
-from edge_contract.errors import MessageError, StropError
+from edge_agent.runner.watchdog import EXIT_HUNG, STUCK_S, Watchdog
+from edge_contract.errors import DeviceError, MessageError, StropError
 from edge_contract.manifest import RUNTIMES
 
 __all__ = ["main"]
@@ -131,7 +131,7 @@ def serve(settings: Settings, inbox: Inbox, events: Events, dog: Watchdog) -> No
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return 0, 1 (refused, or nobody listens) or 2 (wrong usage)."""
+    """Run the command line; return 0, 1 (refused, nobody listens), 2 (wrong usage) or 75 (no device)."""
     options = _parser().parse_args(arguments)
     inbox: Inbox = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -149,6 +149,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.debug:
             raise
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, DeviceError):
+            events.emit({"event": "hung", "reason": str(error)})
+            return EXIT_HUNG
         return error.exit_code
     return 0
 

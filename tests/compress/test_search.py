@@ -201,6 +201,7 @@ def test_search_type():
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)  # two workers import torch before the first trial
 def test_search_on_two_workers_of_ray(kitchen, tmp_path):
     from compress.search.workers import RayWorkers
 

@@ -256,7 +256,7 @@ def test_dropped_delegate_is_seen_by_name_and_noted(rows, tmp_path, without_xnnp
     assert found.delegate == "builtin"
     report = gate.check(plan, [found], rows)
     (pair,) = report.pairs
-    assert pair.bound == gate.FIXED_POINT
+    assert pair.bound == replace(gate.FIXED_POINT, same_class=(len(rows) - 1) / len(rows))  # one of so few may change
     assert pair.differing > 0  # they are other integers: a hash of XNNPACK's would not hold
     assert report.notes == (
         "litert 2.3.0 ran kernels 'builtin', not XNNPACK: a device's integers differ by some steps",

@@ -174,7 +174,7 @@ _written = onnx_writer.write
 def test_plans_without_ties_have_nothing_off_the_list():
     net, x = settled(residual, seed=2), images(96, 1)
     assert off_list(quantize(net, x)) == {}
-    loose = quantize(net, x, tie_free=False)
+    loose = quantize(net, x, tie_free=False, observer="squared-error")  # other ranges may miss a tie by chance
     kinds = {op.name: op.kind for op in loose.operations}
     assert {kinds[name] for name in off_list(loose)} == {"add", "global_pool"}
 

@@ -382,6 +382,10 @@ class Device:
     def _on_StopRunner(self, effect: ef.StopRunner) -> None:
         self.end_runner(0, effect.lane)
 
+    def _on_ReEnumerate(self, effect: ef.ReEnumerate) -> None:
+        if "re_enumerate" not in self.hanging:
+            self.later.append(ev.ReEnumerated(self.now(), lane=effect.lane))
+
     def end_runner(self, code: int = -11, key: str = "") -> None:
         key = key or self.keys[0]
         if self.runners[key] is not None:

@@ -71,7 +71,7 @@ class Place:
         if runtime:
             return cls(folder, model, runtime, threads or 1, delegate)
         lane = load(folder).lane(model)
-        return cls(folder, model, lane.runtime, threads or lane.threads, delegate)
+        return cls(folder, model, lane.runtime, threads or lane.threads, delegate or lane.delegate)
 
     def slot(self, pointer: str) -> Path | None:
         """Return the slot that a pointer leads to, None where it leads nowhere: one system call."""

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from edge_agent.runner.runtimes import litert, tflite
 from edge_agent.runner.runtimes.base import import_runtime
 from edge_agent.runner.runtimes.litert import InterpreterSession, open_interpreter
-from edge_contract.errors import MissingDependencyError, RuntimeAdapterError
+from edge_contract.errors import DeviceError, MissingDependencyError
 from edge_contract.manifest import Artefact
 
 __all__ = ["LIBRARY", "open_file", "version"]
@@ -44,7 +44,8 @@ def open_file(path: Path, artefact: Artefact, threads: int, delegate: str = "") 
 
     Raises:
         MissingDependencyError: No interpreter, or the library is not installed.
-        RuntimeAdapterError: The delegate finds no device, or the interpreter refuses the file.
+        DeviceError: The delegate finds no device.
+        RuntimeAdapterError: The interpreter refuses the file.
     """
     module, name = _interpreter()
     library, _, words = (delegate or LIBRARY).partition("?")
@@ -58,7 +59,7 @@ def open_file(path: Path, artefact: Artefact, threads: int, delegate: str = "") 
         raise MissingDependencyError(f"{library} cannot be loaded ({error})", fix=fix) from error
     except (ValueError, RuntimeError) as error:
         fix = "is the Coral plugged in? after a re-plug wait a second"
-        raise RuntimeAdapterError(f"{library} gives no delegate: {error}", where=str(path), fix=fix) from error
+        raise DeviceError(f"{library} gives no delegate: {error}", where=str(path), fix=fix) from error
     kind = partial(module.Interpreter, experimental_delegates=[loaded])
     session = open_interpreter(kind, path, artefact, threads, ("edgetpu", name))
     session.delegate = "edgetpu"

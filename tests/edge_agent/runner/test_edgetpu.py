@@ -122,6 +122,12 @@ def test_an_error_is_a_load_that_fails_with_its_reason(tmp_path, tpu_bundle, lib
     assert run.code == 0
 
 
+def test_a_device_that_is_gone_ends_the_runner_as_a_hang_does_and_blames_no_model(tmp_path, tpu_bundle, library):
+    run = Run(tmp_path, tpu_bundle, library, "absent")
+    assert (run.code, run.of("load_failed")) == (EXIT_HUNG, [])
+    assert "gives no delegate" in run.of("hung")[0]["reason"]
+
+
 def test_no_device_and_no_library_are_told_apart(tpu_bundle, library):
     with pytest.raises(RuntimeAdapterError, match=r"gives no delegate: .*no device.*; is the Coral plugged in"):
         Model.open(tpu_bundle, runtime="edgetpu", delegate=f"{library}?mode=absent")
