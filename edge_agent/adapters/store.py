@@ -21,7 +21,7 @@ from edge_contract.errors import ContractError, StoreError
 __all__ = ["Journal", "OutboxStore"]
 
 COMMIT_S: Final = 1.0
-COMMIT_METRIC_S: Final = 300.0
+COMMIT_METRIC_S: Final = 600.0
 COMMIT_ROWS: Final = 500
 PENDING_BYTES: Final = 1_000_000
 """While the disk refuses, so many bytes of rows are kept in memory, the most important ones."""

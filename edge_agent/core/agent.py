@@ -79,6 +79,7 @@ def _stopping(state: State, event: ev.Stopping) -> Outcome:
 
 def _connected(state: State, event: ev.Connected) -> Outcome:
     state = replace(state, is_connected=True, session=event.session, told=(), outbox=state.outbox.offline())
+    state = replace(state, next_beat=min(state.next_beat, event.at.mono + state.settings.heartbeat_s))
     effects: list[Effect] = [reports.birth(state, event.at)]
     for key, lane in state.lanes.items():
         effects += reports.status(lane, event.at)

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from edge_agent.core import flow, orders, reports, reset, steps, storage, telemetry
 from edge_agent.core.effects import Effect, FlipSlots, Note, ReadProfile, Save, SetPace, stamp
@@ -16,6 +17,8 @@ from edge_agent.core.state import State
 __all__ = ["close", "send", "ticked"]
 
 LaneOutcome = tuple[Lane, list[Effect]]
+OFFLINE_BEAT_S: Final = 60.0
+"""Without a link metric rows cover a minute each: nobody looks now, and all of them go to the SD card."""
 
 
 def ticked(state: State, event: Tick) -> Outcome:
@@ -113,7 +116,8 @@ def _beat(state: State, at: Instant) -> Outcome:
         meter, body = lane.meter.beat(lane.sample, at)
         state = state.with_lane(replace(lane, meter=meter))
         effects.append(storage.spared(Note("metric", body, lane=key), state.first.sample.conditions))
-    state = replace(state, next_beat=at.mono + state.settings.heartbeat_s)
+    pause = state.settings.heartbeat_s if state.is_connected else max(state.settings.heartbeat_s, OFFLINE_BEAT_S)
+    state = replace(state, next_beat=at.mono + pause)
     return state, [*effects, *([reports.reported(state, at)] if state.is_connected else [])]
 
 

@@ -3,6 +3,7 @@
 
 import pytest
 
+from edge_agent.core.effects import KeepRow
 from edge_agent.core.twin import Settings, Twin, apply_desired, merge
 from edge_contract.messages import DesiredState
 from tests.support.device_sim import Device
@@ -94,3 +95,21 @@ def test_a_report_is_sent_at_once_on_change_and_else_with_the_heartbeat() -> Non
     device.run(1)
     assert device.server.reported is not None
     assert device.server.reported.desired_version == 1
+
+
+def test_without_a_link_metric_rows_cover_a_minute_and_none_is_missing_afterwards() -> None:
+    device = Device()
+    device.run(20)
+    device.online = False
+    device.run(5)
+    device.trace.clear()
+    device.run(240)
+    kept = [effect for effect in device.trace if isinstance(effect, KeepRow) and effect.cls == "metric"]
+    assert len(kept) == 4, "one a minute, not one every ten seconds"
+    device.online = True
+    device.run(30)
+    counted = sum(body.get("n", 0) for body in device.server.bodies("metric"))
+    assert counted >= 0.9 * 290, "each row counts since the one before"
+    said = [channel for channel, _ in device.server.said if channel == "twin/reported"]
+    device.run(30)
+    assert [channel for channel, _ in device.server.said].count("twin/reported") - len(said) == 3
