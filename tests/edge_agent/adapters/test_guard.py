@@ -144,19 +144,19 @@ def app(tmp_path: Path) -> App:
 def test_a_short_disk_is_one_alarm_and_costs_metric_rows_only(app: App) -> None:
     disk = Disk()
     app.guard = StorageGuard(app.data, LIMITS, disk)
-    for mono, free in ((10.0, 1000), (30.0, 20), (50.0, 20), (70.0, 1000)):
+    for mono, free in ((10.0, 1000), (80.0, 20), (150.0, 20), (220.0, 1000)):  # without a link a row covers a minute
         disk.free_mb = free
         app._tick(ev.Instant(1.8e9 + mono, mono))
         assert app.throttle.held == app.guard.low
         assert app.state.first.sample.health.get("storage_low", 0) == (free < 64)
-    app.outbox.commit(80.0)
+    app.outbox.commit(230.0)
     told = {cls: app.outbox.batch(app.boot, cls, 0, max_bytes=90_000) for cls in ("alarm", "event", "metric")}
     (alarm,) = (row.body for row in told["alarm"])
     assert alarm == {"kind": "storage_low", "reason": "less than 64 MB of the disk are free"}
     assert [row.body for row in told["event"]] == [{"kind": "storage_ok"}]
     assert len(told["metric"]) == 2
     assert app.outbox.dropped() == {"metric": 2}
-    app.outbox.close(80.0)
+    app.outbox.close(230.0)
 
 
 def test_a_runner_keeps_no_input_while_the_disk_is_short(tmp_path: Path) -> None:
