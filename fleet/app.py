@@ -26,10 +26,11 @@ from fleet.adapters.blobs import BlobStore
 from fleet.adapters.broker import BrokerFiles, Mosquitto, reachable
 from fleet.adapters.delta_maker import DeltaMaker
 from fleet.adapters.deltas import DeltaStore
+from fleet.adapters.desk import Addresses
 from fleet.adapters.ingest import Ingest
 from fleet.adapters.judging import WindowJudge
 from fleet.adapters.link import LinkFiles, ServerLink
-from fleet.adapters.operations import Addresses, Operations
+from fleet.adapters.operations import Operations
 from fleet.adapters.sqlite import Store
 from fleet.config import Endpoints, FleetConfig
 from fleet.web.capture_api import capture_device_routes
@@ -113,7 +114,7 @@ class _Engine:
         while not self._stopped.is_set():
             self._woken.clear()
             try:
-                self._operations.tick()
+                self._operations.rollouts.tick()
                 self._keep_house()
             except Exception:  # a full disk today must not stop tomorrow's deadlines
                 _log.exception("the engine's step failed; it is tried again")
@@ -230,7 +231,7 @@ class FleetServer:
         stack.callback(self._engine.stop)
         self._deltas = DeltaStore(data / "deltas")
         maker = DeltaMaker(store, blobs, self._deltas, data / "deltas")
-        self.operations.on_release = maker.wake
+        self.operations.desk.on_release = maker.wake
         maker.start()
         stack.callback(maker.stop)
 
@@ -244,7 +245,7 @@ class FleetServer:
         self._ingest.handle(name, payload, retained=retained)
 
     def _republish(self) -> None:
-        self.operations.republish()
+        self.operations.rollouts.republish()
 
     def _endpoints(self) -> Endpoints:
         host, (http, device, enrol) = self._config.advertised, self._sockets

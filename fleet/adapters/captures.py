@@ -9,7 +9,6 @@ cannot be opened any more. The server itself opens nothing; ``unsealing`` does, 
 import hashlib
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +22,13 @@ from edge_contract.errors import MessageError, UsageError
 from edge_contract.fields import Fields
 from edge_contract.jobs import Signed
 from fleet.adapters import tables
+from fleet.adapters.database import Connection
 from fleet.adapters.job_signing import JobSigner
 from fleet.adapters.sqlite import Store
 from fleet.core.capture import Campaign, Refusal, order_for, read_request, stopped, why_refused
 
 __all__ = ["Captures"]
 
-Connection = sqlite3.Connection
 _LIST: Final = "strop fleet capture list"
 
 

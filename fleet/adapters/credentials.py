@@ -8,8 +8,8 @@ from pathlib import Path
 from edge_contract import durable
 from edge_contract.errors import StoreError
 from fleet.adapters import ca
+from fleet.adapters.desk import Trust
 from fleet.adapters.job_signing import JobSigner
-from fleet.adapters.operations import Trust
 from fleet.adapters.tuf_repo import TufRepository
 
 __all__ = ["init", "open_trust", "operator_token"]

@@ -5,7 +5,6 @@ Each verb is one transaction with its audit entry, like those of ``operations``,
 """
 
 import logging
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,13 @@ from edge_contract.errors import EnrolmentError, UsageError
 from edge_contract.renewal import BoardIdentity, RenewalAnswer, RenewalRequest
 from fleet.adapters import ca, tables
 from fleet.adapters.csr import check_proof, facts, key_digest
+from fleet.adapters.database import Connection, Row
 from fleet.adapters.sqlite import Store
 from fleet.core.identity import Certificate, DeviceIdentity, check_renewal, hear_board, hear_boot, suspect
 
 __all__ = ["Identities"]
 
 _log = logging.getLogger("strop.fleet.identities")
-
-Connection = sqlite3.Connection
 
 
 class Identities:
@@ -215,7 +213,7 @@ def _shown(held: list[Certificate], noticed: DeviceIdentity, now: float) -> dict
     return {"certificate": certificate, "clone": {**clone, "evidence": list(noticed.evidence)}}
 
 
-def _row(row: sqlite3.Row) -> Certificate:
+def _row(row: Row) -> Certificate:
     return Certificate(**{name: row[name] for name in row.keys()})  # noqa: SIM118 - a Row iterates over its values
 
 

@@ -7,7 +7,6 @@ acknowledged: the device keeps its rows, and a repaired server reads them.
 """
 
 import logging
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -19,6 +18,7 @@ from edge_contract.jobs import JobStatus
 from edge_contract.messages import Birth, Death, ReportedState
 from edge_contract.topics import Topic, parse, topic
 from fleet.adapters import tables, telemetry
+from fleet.adapters.database import Connection
 from fleet.adapters.identities import Identities
 from fleet.adapters.sqlite import Store
 from fleet.core.execution import hear_status
@@ -28,7 +28,6 @@ __all__ = ["Ingest"]
 
 _log = logging.getLogger("strop.fleet.ingest")
 
-Connection = sqlite3.Connection
 Keep = Callable[[Connection, float], bytes | None]
 """Stores one message at a time in seconds; returns the acknowledgement to send after the commit, or None."""
 

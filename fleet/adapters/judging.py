@@ -2,7 +2,6 @@
 """Judge a device's drift window on the server, with the profile of its bundle and what was remembered."""
 
 import json
-import sqlite3
 from typing import Any
 
 from edge_contract import canonical
@@ -13,10 +12,9 @@ from edge_contract.summary import DriftSummary, decode, short_hash
 from edge_contract.verdict import judge
 from fleet.adapters import tables
 from fleet.adapters.blobs import BlobStore
+from fleet.adapters.database import Connection
 
 __all__ = ["WindowJudge"]
-
-Connection = sqlite3.Connection
 
 
 class WindowJudge:

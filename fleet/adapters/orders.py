@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rollouts in the database: one transaction per step, and the messages that follow from its commit."""
 
-import sqlite3
 from dataclasses import dataclass, replace
 
 from edge_contract.jobs import JobDocument, Probation
 from edge_contract.states import RolloutState, Status
 from edge_contract.topics import topic
 from fleet.adapters import tables
+from fleet.adapters.database import Connection
 from fleet.adapters.job_signing import JobSigner
 from fleet.core.engine import CloseOrder, Issue, World, advance
 from fleet.core.execution import Execution
@@ -15,8 +15,6 @@ from fleet.core.inventory import DeviceRecord, want
 from fleet.core.rollout import LIVE, Rollout
 
 __all__ = ["Message", "OrderBook"]
-
-Connection = sqlite3.Connection
 
 
 @dataclass(frozen=True)

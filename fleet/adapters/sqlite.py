@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from edge_contract.errors import StoreError
+from fleet.adapters.migrations import migrations
 
-__all__ = ["SCHEMA_VERSION", "Store"]
+__all__ = ["Store"]
 
 T = TypeVar("T")
 
@@ -30,98 +31,6 @@ _GROUP: Final = 256
 _WAITING: Final = 20_000
 """Most writes that may wait; then the caller waits, the broker's queue grows, and devices keep their rows."""
 
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE devices (
-      device TEXT PRIMARY KEY, enrolled_at REAL NOT NULL,
-      boot TEXT NOT NULL DEFAULT '', session INTEGER NOT NULL DEFAULT -1,
-      dead_boot TEXT NOT NULL DEFAULT '', dead_session INTEGER NOT NULL DEFAULT -1,
-      born_at REAL NOT NULL DEFAULT 0, last_seen REAL NOT NULL DEFAULT 0,
-      agent_version TEXT NOT NULL DEFAULT '', runtime TEXT NOT NULL DEFAULT '',
-      runtime_version TEXT NOT NULL DEFAULT '', board TEXT NOT NULL DEFAULT '{}',
-      reported BLOB, desired BLOB NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE tokens (id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE models (
-      bundle TEXT PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL,
-      registered_at REAL NOT NULL, manifest BLOB NOT NULL, UNIQUE (model, version)
-    ) WITHOUT ROWID;
-    CREATE TABLE rollouts (
-      number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, state TEXT NOT NULL, document BLOB NOT NULL
-    );
-    CREATE TABLE executions (
-      job_id TEXT PRIMARY KEY, number INTEGER NOT NULL, device TEXT NOT NULL, model TEXT NOT NULL,
-      closed INTEGER NOT NULL, document BLOB NOT NULL, UNIQUE (number, device)
-    ) WITHOUT ROWID;
-    CREATE INDEX executions_to_close ON executions (number) WHERE closed = 0;
-    CREATE INDEX executions_by_device ON executions (device, model, number);
-    CREATE TABLE orders (device TEXT PRIMARY KEY, job_id TEXT NOT NULL, envelope BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE telemetry (
-      id INTEGER PRIMARY KEY, device TEXT NOT NULL, boot TEXT NOT NULL, class TEXT NOT NULL,
-      seq INTEGER NOT NULL, time REAL NOT NULL, received REAL NOT NULL, body BLOB NOT NULL,
-      UNIQUE (device, boot, class, seq)
-    );
-    CREATE INDEX telemetry_by_class ON telemetry (device, class, id);
-    CREATE TABLE marks (
-      device TEXT NOT NULL, boot TEXT NOT NULL, class TEXT NOT NULL, up_to INTEGER NOT NULL,
-      dropped INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (device, boot, class)
-    ) WITHOUT ROWID;
-    CREATE TABLE results (
-      id INTEGER PRIMARY KEY, device TEXT NOT NULL, time REAL NOT NULL, bundle TEXT NOT NULL,
-      ref TEXT NOT NULL, class INTEGER NOT NULL, confidence REAL NOT NULL
-    );
-    CREATE INDEX results_by_device ON results (device, id);
-    CREATE TABLE labels (
-      device TEXT NOT NULL, ref TEXT NOT NULL, label INTEGER NOT NULL, PRIMARY KEY (device, ref)
-    ) WITHOUT ROWID;
-    CREATE TABLE windows (
-      id INTEGER PRIMARY KEY, device TEXT NOT NULL, bundle TEXT NOT NULL, time REAL NOT NULL,
-      level TEXT NOT NULL, summary BLOB NOT NULL, verdict BLOB NOT NULL
-    );
-    CREATE INDEX windows_by_device ON windows (device, id);
-    CREATE TABLE drift_states (
-      device TEXT NOT NULL, bundle TEXT NOT NULL, state BLOB NOT NULL, PRIMARY KEY (device, bundle)
-    ) WITHOUT ROWID;
-    CREATE TABLE audit (
-      number INTEGER PRIMARY KEY, time TEXT NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
-      subject TEXT NOT NULL, detail BLOB NOT NULL, previous TEXT NOT NULL, digest TEXT NOT NULL
-    );
-    CREATE TABLE dead_letters (
-      id INTEGER PRIMARY KEY, time REAL NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL, payload BLOB NOT NULL
-    );
-    CREATE TABLE counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-    """,
-    """
-    CREATE TABLE certificates (
-      serial TEXT PRIMARY KEY, device TEXT NOT NULL, key_digest TEXT NOT NULL, issued_at REAL NOT NULL,
-      not_after REAL NOT NULL, seen_at REAL NOT NULL DEFAULT 0, revoked_at REAL NOT NULL DEFAULT 0,
-      reason TEXT NOT NULL DEFAULT ''
-    ) WITHOUT ROWID;
-    CREATE INDEX certificates_by_device ON certificates (device, issued_at);
-    CREATE TABLE identities (device TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID;
-    """,
-    """
-    CREATE TABLE capture_campaigns (
-      id TEXT PRIMARY KEY, started_at REAL NOT NULL, document BLOB NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE capture_samples (
-      campaign TEXT NOT NULL, device TEXT NOT NULL, number INTEGER NOT NULL, size INTEGER NOT NULL,
-      sha256 TEXT NOT NULL, received REAL NOT NULL, PRIMARY KEY (campaign, device, number)
-    ) WITHOUT ROWID;
-    """,
-    """
-    CREATE TABLE orders_of_models (
-      device TEXT NOT NULL, model TEXT NOT NULL, job_id TEXT NOT NULL, envelope BLOB NOT NULL,
-      PRIMARY KEY (device, model)
-    ) WITHOUT ROWID;
-    INSERT INTO orders_of_models SELECT device, '', job_id, envelope FROM orders;
-    DROP TABLE orders;
-    ALTER TABLE orders_of_models RENAME TO orders;
-    """,
-)
-"""Each one runs once, in order, in one transaction with its row in ``migrations``."""
-
-SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 _Job = tuple[Callable[[sqlite3.Connection], Any], "Future[Any]"]
 
@@ -140,13 +49,14 @@ def _connect(path: Path, *, write: bool) -> sqlite3.Connection:
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY)")
-    done = connection.execute("SELECT COALESCE(MAX(version), 0) FROM migrations").fetchone()[0]
-    if done > SCHEMA_VERSION:
+    done = {row["version"] for row in connection.execute("SELECT version FROM migrations")}
+    if unknown := done - {one.number for one in migrations()}:
         fix = "update Strop, or restore the backup that was made before the update"
-        raise StoreError(f"schema {done} is newer than ours ({SCHEMA_VERSION})", where=str(path), fix=fix)
-    for version in range(done, SCHEMA_VERSION):
-        insert = f"INSERT INTO migrations VALUES ({version + 1});"
-        connection.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[version]} {insert} COMMIT;")
+        raise StoreError(f"schema {max(unknown)} is of a newer Strop", where=str(path), fix=fix)
+    for one in migrations():
+        if one.number not in done:
+            insert = f"INSERT INTO migrations VALUES ({one.number});"
+            connection.executescript(f"BEGIN IMMEDIATE; {one.script} {insert} COMMIT;")
 
 
 class Store:

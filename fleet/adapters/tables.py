@@ -2,7 +2,6 @@
 """Records in and out of the database's tables; each function takes a connection and does one statement or two."""
 
 import json
-import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +10,7 @@ from edge_contract.errors import StropError
 from edge_contract.manifest import Manifest
 from edge_contract.messages import DesiredState, ReportedState
 from edge_contract.states import RolloutState
+from fleet.adapters.database import Connection, Row
 from fleet.core import audit
 from fleet.core.enrolment import TokenRecord
 from fleet.core.execution import Execution
@@ -41,8 +41,6 @@ __all__ = [
     "token",
 ]
 
-Connection = sqlite3.Connection
-
 
 def _reported(data: bytes | None) -> ReportedState | None:
     try:
@@ -51,7 +49,7 @@ def _reported(data: bytes | None) -> ReportedState | None:
         return None
 
 
-def _device(row: sqlite3.Row) -> DeviceRecord:
+def _device(row: Row) -> DeviceRecord:
     return DeviceRecord(
         device=row["device"],
         enrolled_at=row["enrolled_at"],
@@ -113,7 +111,7 @@ def put_token(db: Connection, record: TokenRecord) -> None:
     db.execute("INSERT OR REPLACE INTO tokens VALUES (?,?)", (record.id, canonical.dumps(record.to_json())))
 
 
-def _model(row: sqlite3.Row) -> ModelVersion:
+def _model(row: Row) -> ModelVersion:
     manifest = Manifest.from_bytes(row["manifest"])
     return ModelVersion(row["model"], row["version"], row["bundle"], manifest, row["registered_at"])
 
@@ -155,7 +153,7 @@ def put_rollout(db: Connection, one: Rollout) -> None:
     db.execute("INSERT OR REPLACE INTO rollouts VALUES (?,?,?,?)", values)
 
 
-def _execution(row: sqlite3.Row) -> Execution:
+def _execution(row: Row) -> Execution:
     return Execution.from_json(json.loads(row["document"]))
 
 
@@ -206,7 +204,7 @@ def orders(db: Connection, device_name: str = "") -> dict[tuple[str, str], bytes
     return {(row["device"], row["model"]): row["envelope"] for row in rows if row["envelope"]}
 
 
-def _entry(row: sqlite3.Row) -> audit.AuditEntry:
+def _entry(row: Row) -> audit.AuditEntry:
     return audit.AuditEntry(
         row["number"],
         float.fromhex(row["time"]),

@@ -7,7 +7,6 @@ windows are unfolded into their own tables in the same transaction, and only whe
 
 import base64
 import json
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 from edge_contract import canonical
 from edge_contract.batches import TelemetryBatch, TelemetryRow
 from edge_contract.errors import MessageError, StropError
+from fleet.adapters.database import Connection
 
 __all__ = [
     "Window",
@@ -35,7 +35,6 @@ __all__ = [
     "windows",
 ]
 
-Connection = sqlite3.Connection
 KEPT_DEAD_LETTERS: Final = 1000
 _MAX_RESULTS: Final = 1000  # per row; the runner sends at most 50
 

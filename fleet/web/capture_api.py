@@ -15,12 +15,11 @@ from fleet.adapters.captures import Captures
 from fleet.adapters.identities import Identities
 from fleet.adapters.operations import Operations
 from fleet.core.capture import Refusal
+from fleet.web.access import Access
 from fleet.web.faults import body, not_found
 from fleet.web.peer import peer_of
 
 __all__ = ["capture_device_routes", "capture_routes"]
-
-ACTOR = "operator"
 
 
 def capture_device_routes(captures: Captures, identities: Identities) -> list[Route]:
@@ -43,7 +42,7 @@ def capture_device_routes(captures: Captures, identities: Identities) -> list[Ro
     return [Route("/captures", orders), Route("/captures/{campaign}/{number:int}", sample, methods=["PUT"])]
 
 
-def capture_routes(router: APIRouter, operations: Operations, change: Any) -> None:
+def capture_routes(router: APIRouter, operations: Operations, access: Access) -> None:
     """Add the operators' routes. Samples are personal data perhaps, so even reading them asks for the token."""
     captures = operations.captures
 
@@ -51,25 +50,25 @@ def capture_routes(router: APIRouter, operations: Operations, change: Any) -> No
     def shown() -> list[dict[str, Any]]:
         return captures.shown()
 
-    @router.post("/captures", dependencies=[change], status_code=201)
-    def start(document: Annotated[Any, Body()]) -> dict[str, Any]:
-        return captures.start(document, ACTOR).to_json()
+    @router.post("/captures", status_code=201)
+    def start(actor: Annotated[str, access.operator], document: Annotated[Any, Body()]) -> dict[str, Any]:
+        return captures.start(document, actor).to_json()
 
-    @router.get("/captures/{campaign}/samples", dependencies=[change])
-    def samples(campaign: str) -> list[dict[str, Any]]:
+    @router.get("/captures/{campaign}/samples")
+    def samples(actor: Annotated[str, access.operator], campaign: str) -> list[dict[str, Any]]:
         return captures.samples(campaign)
 
-    @router.get("/captures/{campaign}/samples/{device}/{number}", dependencies=[change])
-    def sample(campaign: str, device: str, number: int) -> Response:
+    @router.get("/captures/{campaign}/samples/{device}/{number}")
+    def sample(actor: Annotated[str, access.operator], campaign: str, device: str, number: int) -> Response:
         found = captures.sealed(campaign, device, number)
         if found is None:
             raise not_found(f"sample {device}/{number}")
         return Response(found, media_type="application/octet-stream")
 
-    @router.post("/captures/{campaign}/stop", dependencies=[change])
-    def stop(campaign: str) -> dict[str, Any]:
-        return captures.stop(campaign, ACTOR).to_json()
+    @router.post("/captures/{campaign}/stop")
+    def stop(actor: Annotated[str, access.operator], campaign: str) -> dict[str, Any]:
+        return captures.stop(campaign, actor).to_json()
 
-    @router.delete("/captures/{campaign}", dependencies=[change])
-    def delete(campaign: str) -> dict[str, Any]:
-        return dict(json.loads(json.dumps(captures.delete(campaign, ACTOR))))
+    @router.delete("/captures/{campaign}")
+    def delete(actor: Annotated[str, access.operator], campaign: str) -> dict[str, Any]:
+        return dict(json.loads(json.dumps(captures.delete(campaign, actor))))

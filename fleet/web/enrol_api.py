@@ -26,7 +26,7 @@ def enrol_app(operations: Operations) -> Starlette:
 
     async def enrol(request: Request) -> JSONResponse:
         asked = EnrolmentRequest.from_bytes(await body(request, _MAX_REQUEST_BYTES))
-        answer = await run_in_threadpool(operations.enrol, asked)
+        answer = await run_in_threadpool(operations.devices.enrol, asked)
         return JSONResponse(answer.to_json())
 
     async def renew(request: Request) -> JSONResponse:

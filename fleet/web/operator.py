@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from fleet.adapters.operations import Operations
+from fleet.web.access import token_access
 from fleet.web.api import api_router
 from fleet.web.faults import HANDLERS
 from fleet.web.metrics import metrics_text
@@ -53,7 +54,7 @@ def operator_app(operations: Operations, token: str, *, broker_is_up: Callable[[
         exception_handlers=handlers,
     )
     app.add_middleware(BaseHTTPMiddleware, dispatch=_guarded)
-    app.include_router(api_router(operations, token))
+    app.include_router(api_router(operations, token_access(token)))
     app.include_router(pages_router(operations))
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
 

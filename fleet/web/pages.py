@@ -2,7 +2,6 @@
 """The pages: rendered here, read with the eyes first. What needs an operator stands at the top."""
 
 import datetime as dt
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ from starlette.responses import HTMLResponse
 
 from edge_contract.states import RolloutState
 from fleet.adapters import tables, telemetry
+from fleet.adapters.database import Connection
 from fleet.adapters.operations import Operations
 from fleet.core.audit import first_broken
 from fleet.core.inventory import DeviceRecord
@@ -23,7 +23,6 @@ from fleet.web.faults import not_found
 
 __all__ = ["pages_router"]
 
-Connection = sqlite3.Connection
 _LEVELS: Final = {"alarm": 0, "warn": 1, "ok": 2, "insufficient": 3}
 _LEVEL_WORDS: Final = {"alarm": "drift alarm", "warn": "unusual", "ok": "as usual", "insufficient": "collecting"}
 _STOPPED: Final = frozenset({RolloutState.ABORTED, RolloutState.PAUSED, RolloutState.ROLLED_BACK})

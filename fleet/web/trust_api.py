@@ -8,11 +8,12 @@ from fastapi import APIRouter, Body
 from edge_contract.errors import MessageError
 from edge_contract.fields import Fields
 from fleet.adapters.operations import Operations
+from fleet.web.access import Access
 
 __all__ = ["trust_routes"]
 
 
-def trust_routes(router: APIRouter, operations: Operations, change: Any) -> None:
+def trust_routes(router: APIRouter, operations: Operations, access: Access) -> None:
     """Add the routes; ``change`` is the dependency that asks for the operator's token."""
     tuf = operations.trust.tuf
 
@@ -20,7 +21,7 @@ def trust_routes(router: APIRouter, operations: Operations, change: Any) -> None
     def shown() -> dict[str, Any]:
         return tuf.shown()
 
-    @router.post("/trust/online-key", dependencies=[change])
-    def next_key(document: Annotated[Any, Body()] = None) -> dict[str, str]:
+    @router.post("/trust/online-key")
+    def next_key(actor: Annotated[str, access.operator], document: Annotated[Any, Body()] = None) -> dict[str, str]:
         anew = Fields(document or {}, "online key", MessageError).flag("anew", False)
-        return {"public": operations.next_online_key("operator", anew=anew).decode()}
+        return {"public": operations.models.next_online_key(actor, anew=anew).decode()}

@@ -4,7 +4,6 @@
 import contextlib
 import datetime as dt
 import re
-import sqlite3
 from typing import Any, Final
 
 from edge_contract.canonical import as_float
@@ -12,6 +11,7 @@ from edge_contract.errors import StropError
 from edge_contract.findings import Level, Verdict
 from edge_contract.summary import decode
 from fleet.adapters import tables, telemetry
+from fleet.adapters.database import Connection
 from fleet.core.drift import DeviceDrift, DeviceView, Window, view
 from fleet.core.execution import Execution
 from fleet.core.inventory import DeviceRecord, is_online, sync_of
@@ -33,7 +33,6 @@ __all__ = [
     "truth_of",
 ]
 
-Connection = sqlite3.Connection
 _SHOWN_WINDOWS: Final = 96
 _HEX_FLOAT: Final = re.compile(r"-?0x[01]\.[0-9a-f]+p[+-][0-9]+")
 CHART_WINDOWS: Final = 48

@@ -262,7 +262,7 @@ def test_a_device_without_the_codec_sees_it_before_it_pays_for_a_patch(place, mo
 
 def test_only_releases_are_spoken_of(place):
     stranger = digest(b"an upload that no targets name")
-    place.office.operations.put_blob(stranger, [b"an upload that no targets name"], "op")
+    place.office.operations.models.put_blob(stranger, [b"an upload that no targets name"], "op")
     for path in (f"/deltas/{stranger}", "/deltas/x", f"/deltas/blobs/{stranger}", "/deltas/blobs/..%2f..%2ffleet.db"):
         assert httpx.get(f"{place.url}{path}", trust_env=False).status_code in (404, 422), path
     assert httpx.get(f"{place.url}/deltas/{stranger}", trust_env=False).status_code == 404

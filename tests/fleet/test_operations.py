@@ -14,9 +14,10 @@ from edge_contract.states import Phase, Status
 from export.keys import signing
 from fleet.adapters import credentials, tables
 from fleet.adapters.blobs import BlobStore
+from fleet.adapters.desk import Addresses
 from fleet.adapters.ingest import Ingest
 from fleet.adapters.judging import WindowJudge
-from fleet.adapters.operations import Addresses, Operations
+from fleet.adapters.operations import Operations
 from fleet.adapters.sqlite import Store
 from fleet.core.inventory import DeviceRecord
 
@@ -31,7 +32,7 @@ class Office:
         credentials.init(folder, now=self.now)
         self.open()
         signing.create_keys(folder / "keys", (folder / "tuf" / "online.pub").read_bytes())
-        self.operations.install_root((folder / "keys" / "root.json").read_bytes(), "op")
+        self.operations.models.install_root((folder / "keys" / "root.json").read_bytes(), "op")
         self.ids = {}
         for version, (bundle, bundle_id) in bundles.items():
             targets = signing.sign_bundle(folder / "keys", bundle)
@@ -39,8 +40,8 @@ class Office:
 
             for path in bundle.iterdir():
                 data = path.read_bytes()
-                self.operations.put_blob(hashlib.sha256(data).hexdigest(), [data], "op")
-            self.operations.register_model(bundle_id, targets, "op")
+                self.operations.models.put_blob(hashlib.sha256(data).hexdigest(), [data], "op")
+            self.operations.models.register(bundle_id, targets, "op")
             self.ids[version] = bundle_id
 
     def open(self):
@@ -65,7 +66,7 @@ class Office:
 
     def start(self, version, waves, **more):
         document = {"model": "digits", "bundle": self.ids[version], "waves": waves, **more}
-        return self.operations.start_rollout(document, "op").id
+        return self.operations.rollouts.start(document, "op").id
 
     def orders(self, kind="install"):
         found = [m for m in self.sent if m.topic.endswith("job/next") and m.payload]
@@ -103,7 +104,7 @@ def test_a_hundred_callers_at_once_start_a_wave_once(office):
     def caller():
         gate.wait()
         for _ in range(12):
-            office.operations.tick()
+            office.operations.rollouts.tick()
 
     threads = [threading.Thread(target=caller) for _ in range(8)]
     for thread in threads:
@@ -125,16 +126,16 @@ def test_a_server_that_stops_between_any_two_steps_ends_where_it_would_have(offi
 
     for device in ("a", "b"):
         restart()
-        office.operations.tick()
+        office.operations.rollouts.tick()
         job = office.orders()[-1]
         assert job.device == device
         restart()
         office.succeed(job)
         restart()
-        office.operations.tick()
+        office.operations.rollouts.tick()
         office.now += 31
         restart()
-        office.operations.tick()
+        office.operations.rollouts.tick()
     assert office.state(rollout) == "COMPLETED"
     assert [job.device for job in office.orders()] == ["a", "b"]
 
@@ -159,12 +160,12 @@ def test_a_failed_device_is_wanted_where_it_stands(office):
     office.enrolled("a")
     office.start("1.0.0", [{"rest": True}])
     office.succeed(office.orders()[-1])
-    office.operations.tick()
+    office.operations.rollouts.tick()
     bad = office.start("1.1.0", [{"rest": True}])
     job = office.orders()[-1]
     report = JobStatus(job.job_id, "a", Status.FAILED, Phase.ROLLED_BACK, 9, "too slow", {}, office.now)
     office.hear("a", f"job/{job.job_id}/status", report)
-    office.operations.tick()
+    office.operations.rollouts.tick()
     record = office.store.read(lambda db: tables.device(db, "a"))
     assert office.state(bad) == "ABORTED"
     assert record.desired.models == {"digits": office.ids["1.0.0"]}
@@ -176,7 +177,7 @@ def test_republishing_says_everything_again(office):
     office.start("1.0.0", [{"rest": True}])
     said = {m.topic: m.payload for m in office.sent}
     office.sent.clear()
-    office.operations.republish()
+    office.operations.rollouts.republish()
     office.store.write(lambda _: None)
     assert {m.topic: m.payload for m in office.sent} == said
 
@@ -185,21 +186,21 @@ def test_removing_a_device_clears_what_stands_for_it(office):
     office.enrolled("a")
     office.start("1.0.0", [{"rest": True}])
     office.sent.clear()
-    office.operations.remove_device("a", "op")
+    office.operations.devices.remove("a", "op")
     assert {(m.topic.removeprefix(f"{ROOT}/a/"), m.payload) for m in office.sent} == {
         ("twin/desired", b""),
         ("job/next", b""),
     }
     with pytest.raises(UsageError, match="not enrolled"):
-        office.operations.remove_device("a", "op")
+        office.operations.devices.remove("a", "op")
 
 
 def test_an_unknown_verb_or_rollout_is_refused(office):
     with pytest.raises(RolloutError, match="rollout 'r9' is not known"):
-        office.operations.change_rollout("r9", "pause", "op")
+        office.operations.rollouts.change("r9", "pause", "op")
     rollout = office.start("1.0.0", [])
     with pytest.raises(UsageError, match="unknown verb 'jump'"):
-        office.operations.change_rollout(rollout, "jump", "op")
+        office.operations.rollouts.change(rollout, "jump", "op")
 
 
 def test_a_rollout_to_nobody_completes_at_once(office):
@@ -221,9 +222,9 @@ def test_before_a_root_is_installed_nobody_enrols(tmp_path):
         random_bytes=secrets.token_bytes,
         publish=lambda _: None,
     )
-    token = operations.new_token(60.0, "op")
+    token = operations.devices.new_token(60.0, "op")
     with pytest.raises(SignatureError, match=r"no root.json is installed.*strop fleet trust"):
-        operations.enrol(EnrolmentRequest(token, "pi", "no request"))
+        operations.devices.enrol(EnrolmentRequest(token, "pi", "no request"))
     store.close()
 
 

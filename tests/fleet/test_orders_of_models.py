@@ -8,7 +8,8 @@ import pytest
 from edge_contract.jobs import JobDocument, Signed
 from edge_contract.messages import JOB_PER_MODEL, ModelState, ReportedState
 from edge_contract.topics import topic
-from fleet.adapters.sqlite import MIGRATIONS, Store
+from fleet.adapters.migrations import migrations
+from fleet.adapters.sqlite import Store
 from tests.fleet.test_operations import ROOT, Office
 from tests.support.fleet_bundle import write_bundle
 
@@ -34,7 +35,7 @@ def says(office, device, *models, features=(JOB_PER_MODEL,)):
 
 def roll_out(office, version, model):
     document = {"model": model, "bundle": office.ids[version], "waves": [{"rest": True}]}
-    return office.operations.start_rollout(document, "op").id
+    return office.operations.rollouts.start(document, "op").id
 
 
 def standing(office, device):
@@ -70,8 +71,8 @@ def test_a_device_of_the_version_before_takes_one_order_after_the_other_on_the_o
     assert standing(office, "pi") == {"job/next": "digits"}
     (job,) = office.orders()
     office.succeed(job)
-    office.operations.tick()  # the first order is taken back,
-    office.operations.tick()  # and then the device is free
+    office.operations.rollouts.tick()  # the first order is taken back,
+    office.operations.rollouts.tick()  # and then the device is free
     assert standing(office, "pi") == {"job/next": "faces"}
 
 
@@ -83,7 +84,7 @@ def test_a_device_that_gains_a_second_model_finds_no_old_order_on_the_old_channe
     roll_out(office, "faces", "faces")
     assert standing(office, "pi") == {"job/next": "", "job/next/digits": "digits", "job/next/faces": "faces"}
     office.sent.clear()
-    office.operations.republish()
+    office.operations.rollouts.republish()
     office.store.write(lambda _db: None)
     assert standing(office, "pi") == {"job/next/digits": "digits", "job/next/faces": "faces"}
 
@@ -92,7 +93,7 @@ def test_a_removed_device_leaves_nothing_on_any_channel(office):
     office.enrolled("pi")
     says(office, "pi", "digits", "faces")
     roll_out(office, "1.0.0", "digits")
-    office.operations.remove_device("pi", "op")
+    office.operations.devices.remove("pi", "op")
     assert standing(office, "pi") == {"job/next": "", "job/next/digits": ""}
 
 
@@ -105,11 +106,11 @@ def test_the_servers_own_words_to_a_model_named_status_are_not_a_report(office):
 def test_orders_of_a_database_from_before_stand_where_they_stood(tmp_path):
     path = tmp_path / "fleet.db"
     db = sqlite3.connect(path)
-    before = next(i for i, text in enumerate(MIGRATIONS) if "orders_of_models" in text)
+    before = [one for one in migrations() if one.number < 4]
     db.execute("CREATE TABLE migrations (version INTEGER PRIMARY KEY)")
-    for version, text in enumerate(MIGRATIONS[:before], 1):
-        db.executescript(text)
-        db.execute("INSERT INTO migrations VALUES (?)", (version,))
+    for one in before:
+        db.executescript(one.script)
+        db.execute("INSERT INTO migrations VALUES (?)", (one.number,))
     db.execute("INSERT INTO orders VALUES ('pi', 'j1', X'7b7d')")
     db.commit()
     db.close()

@@ -18,6 +18,7 @@ def test_the_wheel_holds_the_packages_and_their_data_and_no_tests(wheel, root):
     assert any(name.endswith("licenses/LICENSE") for name in names)
     data = list((root / "edge_contract/targets").glob("*.toml"))
     data += [path for folder in ("templates", "static") for path in (root / "fleet/web" / folder).glob("*.*")]
+    data += (root / "fleet/adapters/migrations").glob("*.sql")
     missing = [path.name for path in data if str(path.relative_to(root)) not in names]
     assert len(data) >= 8
     assert missing == []

@@ -1,29 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """``strop fleet keys …`` and the verbs on a device's certificate. Thin: parse, call one function, print."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from edge_contract.errors import UsageError
 from fleet.client import connect
+from fleet.commands.options import Data, Json, Server, TokenFile, print_answer
 
-__all__ = ["forgive", "identity_lines", "keys", "revoke"]
+__all__ = ["forgive", "identity_lines", "keys", "revoke", "trust"]
 
 keys = typer.Typer(help="The server's TUF keys: look at them, make the next one.", no_args_is_help=True)
-
-Data = Annotated[
-    Path | None, typer.Option("--data", help="Data folder of a server on this machine.", envvar="STROP_FLEET_DATA")
-]
-Server = Annotated[str, typer.Option("--server", help="Operator address, such as http://127.0.0.1:8080.")]
-TokenFile = Annotated[Path | None, typer.Option("--token-file", help="File with the operator's token.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _print(value: Any, as_json: bool, text: str) -> None:
-    print(json.dumps(value, indent=1) if as_json else text)
 
 
 def identity_lines(found: dict[str, Any]) -> list[list[str]]:
@@ -54,7 +44,7 @@ def show(data: Data = None, server: Server = "", token_file: TokenFile = None, a
         one = found[role]
         end = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one["expires"])) if one else ""
         lines.append(f"{role:11} version {one['version']}, until {end} UTC" if one else f"{role:11} none yet")
-    _print(found, as_json, "\n".join(lines))
+    print_answer(found, as_json, "\n".join(lines))
 
 
 @keys.command("rotate")
@@ -74,7 +64,7 @@ def rotate(
         f"wrote {out}; next, on the workstation: strop export keys rotate KEYS --online {out}\n"
         "then here: strop fleet trust KEYS/root.json; devices take it at their next refresh"
     )
-    _print({**answer, "out": str(out)}, as_json, steps)
+    print_answer({**answer, "out": str(out)}, as_json, steps)
 
 
 def revoke(
@@ -88,7 +78,7 @@ def revoke(
 ) -> None:
     """Deny a device's certificates at once, at the broker and for files; it needs a new token."""
     answer = connect(data, server, token_file).call("POST", f"/devices/{name}/revoke", {"reason": reason})
-    _print(answer, as_json, f"{name}: {answer['revoked']} certificates are revoked")
+    print_answer(answer, as_json, f"{name}: {answer['revoked']} certificates are revoked")
 
 
 def forgive(
@@ -101,4 +91,20 @@ def forgive(
 ) -> None:
     """Take back the suspicion that a device is a clone, after somebody has looked."""
     answer = connect(data, server, token_file).call("POST", f"/devices/{name}/forgive")
-    _print(answer, as_json, f"{name} is no longer under suspicion")
+    print_answer(answer, as_json, f"{name} is no longer under suspicion")
+
+
+def trust(
+    root: Annotated[Path, typer.Argument(help="root.json from 'strop export keys'.")],
+    data: Data = None,
+    server: Server = "",
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Install the trust root; devices enrol only afterwards."""
+    try:
+        content = root.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(root)) from error
+    answer = connect(data, server, token_file).call("PUT", "/trust/root", content=content)
+    print_answer(answer, as_json, f"installed {root}")

@@ -1,31 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """``strop fleet capture``: ask devices for inputs, look at what came, open it, delete it. Thin: parse, call, print."""
 
-import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from edge_contract.errors import UsageError
 from fleet.client import connect
+from fleet.commands.options import Data, Json, Server, TokenFile, print_answer
 
 __all__ = ["capture"]
 
 capture = typer.Typer(help="Opt-in campaigns that bring raw inputs from devices.", no_args_is_help=True)
 
-Data = Annotated[
-    Path | None, typer.Option("--data", help="Data folder of a server on this machine.", envvar="STROP_FLEET_DATA")
-]
-Server = Annotated[str, typer.Option("--server", help="Operator address, such as http://127.0.0.1:8080.")]
-TokenFile = Annotated[Path | None, typer.Option("--token-file", help="File with the operator's token.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Campaign = Annotated[str, typer.Argument(metavar="CAMPAIGN")]
-
-
-def _print(value: Any, as_json: bool, text: str) -> None:
-    print(json.dumps(value, indent=1) if as_json else text)
 
 
 @capture.command("start")
@@ -50,7 +40,7 @@ def start(
     document = {"devices": devices, "model": model, "policy": policy, "max_samples": max_samples, "hours": hours}
     document["max_bytes"] = int(max_mb * 1_000_000)
     answer = connect(data, server, token_file).call("POST", "/captures", document)
-    _print(answer, as_json, f"campaign {answer['id']} on {len(answer['devices'])} devices")
+    print_answer(answer, as_json, f"campaign {answer['id']} on {len(answer['devices'])} devices")
 
 
 @capture.command("list")
@@ -62,7 +52,7 @@ def list_(data: Data = None, server: Server = "", token_file: TokenFile = None, 
         f"{one['samples']} samples, {one['bytes']} bytes of {len(one['devices'])} devices"
         for one in found
     ]
-    _print(found, as_json, "\n".join(lines) or "no campaign yet")
+    print_answer(found, as_json, "\n".join(lines) or "no campaign yet")
 
 
 def _day(seconds: float) -> str:
@@ -75,7 +65,7 @@ def stop(
 ) -> None:
     """Ask for no more; devices forget what they have not sent yet."""
     answer = connect(data, server, token_file).call("POST", f"/captures/{name}/stop")
-    _print(answer, as_json, f"campaign {name} is stopped")
+    print_answer(answer, as_json, f"campaign {name} is stopped")
 
 
 @capture.command("export")
@@ -100,7 +90,7 @@ def export(
     where = f"/captures/{name}/samples"
     opened = (unseal(client.fetch(f"{where}/{row['device']}/{row['number']}"), private) for row in rows)
     count = write_npz(out, opened)
-    _print({"samples": count, "out": str(out)}, as_json, f"wrote {count} samples to {out}")
+    print_answer({"samples": count, "out": str(out)}, as_json, f"wrote {count} samples to {out}")
 
 
 @capture.command("delete")
@@ -110,4 +100,4 @@ def delete(
     """Delete key, samples and rows of a campaign; the proof stands in the audit log."""
     answer = connect(data, server, token_file).call("DELETE", f"/captures/{name}")
     text = f"deleted {answer['samples']} samples and the key; digest of what they were: {answer['samples_sha256'][:16]}"
-    _print(answer, as_json, text)
+    print_answer(answer, as_json, text)
