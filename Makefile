@@ -4,7 +4,11 @@
 # make test-fast   the tests without real process stories, browser and slow ones
 # make story       only the story on real processes
 # make test-old-runtimes  our files on tflite-runtime 2.7 to 2.13
+# make test-arm64  the agent's tests on emulated ARM64, Python 3.11 and 3.13 (minutes)
 # make crash-long  thousands of kills of the agent, and of states that a power cut may leave
+# make soak MINUTES=30  real agents, broker and server while cables, processes and clocks fail
+# make power-cuts  power cuts of a virtual machine with the agent in it (the end of crash-long)
+# make api-fuzz    the server's API under documents that fit or break its schema
 # make fuzz        minutes of hostile files against the readers
 # make test-ray    a search on two workers of Ray, in an environment of its own
 # make peers       other tools on the same work, in environments of their own (long)
@@ -27,7 +31,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 # Options of pip for torch alone, such as an index that holds its CPU wheels: a plain torch may bring CUDA.
 TORCH_OPTIONS ?=
 TORCH := torch==2.13.0
-EXTRAS := workstation,search,tensorflow,agent,agent-litert,agent-onnx,fleet,examples,dev
+EXTRAS := workstation,search,tensorflow,agent,agent-litert,agent-onnx,fleet,postgres,s3,examples,dev
 
 # The stamp carries a digest of what it was built from, so a check-out of another version builds again.
 FACTS := $(shell cat pyproject.toml constraints.txt constraints-tflite.txt | sha256sum | cut -c1-16)
@@ -35,8 +39,8 @@ STAMP := .venv/.strop-$(FACTS)
 STAMP_TFLITE := .venv-tflite/.strop-$(FACTS)
 PY := .venv/bin/python
 
-.PHONY: help demo test test-fast test-old-runtimes test-ray crash-long fuzz delta tuf-conformance peers trainings story check \
-  format venv models machines system docs freeze clean
+.PHONY: help demo test test-fast test-old-runtimes test-ray test-arm64 crash-long power-cuts soak api-fuzz fuzz delta tuf-conformance peers trainings \
+  story check format venv models machines system docs freeze clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -45,7 +49,8 @@ demo: venv
 	$(PY) -m examples.digits.demo $(if $(KEEP),--keep)
 
 # Test files are shared out among so many processes, each with one thread for arithmetic: they would only fight for cores.
-WORKERS ?= 2
+# Three on two cores, because tests of real processes mostly wait.
+WORKERS ?= 3
 SHARED := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # The story mostly waits for its own clocks, so it runs beside the other tests; its output is shown at the end.
@@ -82,8 +87,25 @@ fuzz: venv
 	$(FUZZ) fuzz/fuzz_onnx.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/onnx
 	$(FUZZ) fuzz/fuzz_delta.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/delta
 
+test-arm64: venv machines
+	nice -n 5 $(PY) -m tests.machines.agent_tests
+
+# Without root or QEMU they are skipped, and say what to install.
+power-cuts: venv
+	$(PY) -m tests.machines.vm || test -z "$$CI"
+	$(PY) -m pytest -q -s -m crash_long --timeout=3600 tests/edge_agent/power
+
 crash-long: venv
 	STROP_CRASH_KILLS=5000 STROP_CRASH_DRAWS=200 $(PY) -m pytest -q -s -m crash_long --timeout=3600 tests/edge_agent/crash
+	STROP_SOFTWARE_STRIDE=1 $(PY) -m pytest -q -s -m crash_long --timeout=3600 tests/edge_agent/software
+	STROP_CRASH_KILLS=500 $(PY) -m pytest -q -s -m crash_long --timeout=7200 tests/fleet
+	$(MAKE) power-cuts
+
+soak: venv
+	$(PY) -m tests.edge_agent.soak --minutes $(or $(MINUTES),30) --seed $(or $(SEED),1)
+
+api-fuzz: venv
+	STROP_API_EXAMPLES=60 $(PY) -m pytest -q tests/fleet/test_hostile.py -k schema
 
 tuf-conformance: venv
 	@test -d "$(SUITE)/tuf_conformance" || { echo "error: SUITE=path to a copy of tuf-conformance" >&2; exit 1; }
@@ -153,6 +175,7 @@ system:
 	command -v mosquitto >/dev/null || missing="$$missing mosquitto"; \
 	command -v mmdebstrap >/dev/null || missing="$$missing mmdebstrap"; \
 	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
 	test -d /usr/share/datasets/fashion-mnist || missing="$$missing dataset-fashion-mnist"; \
 	command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu-core"; \
@@ -168,5 +191,5 @@ freeze:
 	@.venv/bin/pip freeze --exclude-editable | sed -e 's/+cpu$$//'
 
 clean:
-	rm -rf .venv .venv-tflite .venv-ray .venv-bsdiff .venv-old .venv-peers-* .arm64 .models .fuzz build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-tflite .venv-ray .venv-bsdiff .venv-old .venv-peers-* .arm64 .power .models .fuzz build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

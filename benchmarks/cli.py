@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.delta import main as delta
+from benchmarks.fleet.cli import swarm
 from benchmarks.interleave import interleave
 from benchmarks.operands import resolve
 
@@ -23,6 +24,7 @@ def _root() -> None:
 
 
 app.command("delta")(delta)
+app.command("swarm")(swarm)
 
 
 @app.command()

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the agent adds to an inference of an application that embeds it: ``strop bench overhead``.
 
-Three ways to answer the same input, in turns that change their order: the bare runtime (an input that is already in the
-file's own type goes in, all outputs come out), ``Model.predict`` of a bundle's folder (preprocessing by table, checks,
-dequantization, the answer), and ``Model.predict`` by the agent's name (the same, counted, with input statistics). The
-median of the paired differences is what is added; what else the machine does falls on all three. The clock is then put
-around the runtime's call alone, and the rest of ``predict`` is our own code: its 99th percentile holds the batches that
-are summarised every 64 answers.
+Three ways to answer the same input, in turns that change their order:
+
+* the bare runtime: an input that was cropped, turned and quantized before is set, the file runs, all outputs are copied
+  out. What a program must do to a camera's image before that is not in it.
+* ``Model.predict`` of a bundle's folder: from the raw image on. Checks, preprocessing straight into the runtime's own
+  memory, the run, the outputs, the class and how sure it is. It saves the bare way's copy of the input.
+* ``Model.predict`` by the agent's name: the same, counted, with input statistics.
+
+Logits and embedding as real numbers are made when an answer is asked for them, which these ways do not. The median of
+the paired differences is what is added; what else the machine does falls on all three. The clock is then put around the
+runtime's call alone, and the rest of ``predict`` is our own code: its 99th percentile holds the answers that pay for a
+summary, of the outputs of 64 answers or of the pixels of 8 to 64.
 
 This runs in the runtime's own interpreter: ``python -m benchmarks.overhead BUNDLE --runtime NAME`` prints JSON.
 """
@@ -94,7 +100,8 @@ def measure(bundle: Path, runtime: str, pairs: int = 2000) -> Overhead:
         with (
             edge_agent.Model.open(bundle.resolve(), runtime=runtime) as plain,
             edge_agent.Model.open(name, data=data, runtime=runtime, watch_s=60.0) as counted,
-            counted.file.running(plain.file.session.run),  # one copy of the weights: none of the three finds them cold
+            # One copy of the weights: none of the three finds them cold.
+            counted.file.running(plain.file.session.run, plain.file.session.room),
         ):
             bare = _bare(plain, raws)
             times = _turns([bare, plain.predict, counted.predict], raws, pairs)
@@ -153,7 +160,7 @@ def _own(model: edge_agent.Model, raws: Sequence[Array], count: int) -> list[flo
     inner = [0]
     run = model.file.session.run
 
-    def timed(x: Array) -> dict[str, Array]:
+    def timed(x: Array | None) -> dict[str, Array]:
         start = perf_counter_ns()
         found = run(x)
         inner[0] = perf_counter_ns() - start

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edge_contract.errors import StropError, UsageError
 
-USAGE = "usage: python -m edge_agent --data DIR [--quiet] [--debug]"
+USAGE = "usage: python -m edge_agent --data DIR [--quiet] [--debug] [--check]"
 
 
 def _options(words: list[str]) -> tuple[Path, bool]:
@@ -22,7 +22,7 @@ def _options(words: list[str]) -> tuple[Path, bool]:
             data = rest.pop(0)
         elif word.startswith("--data="):
             data = word.removeprefix("--data=")
-        elif word not in ("--quiet", "--debug"):
+        elif word not in ("--quiet", "--debug", "--check"):
             raise UsageError(f"unknown word '{word}'", fix=USAGE)
     if not data:
         raise UsageError("--data is missing", fix=USAGE)
@@ -36,7 +36,14 @@ def main(words: list[str]) -> int:
         return 0
     try:
         data, is_quiet = _options(words)
-        from edge_agent.app import run
+        if "--check" in words:
+            from edge_agent.software.check import main as check
+
+            return check(data)
+        from edge_agent.lean import postpone
+
+        postpone("urllib.request")  # before paho, which imports it and does not use it here
+        from edge_agent.process import run
 
         return run(data, is_quiet=is_quiet)
     except StropError as error:

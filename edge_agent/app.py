@@ -6,21 +6,18 @@ long (downloads, the trust helper) runs in worker threads that only put events i
 library and paho: no numpy, no runtime, no typer.
 """
 
-import fcntl
-import gc
 import os
 import queue
 import random
-import signal
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from edge_agent.adapters import binding, board, clock, conditions, reporter, tls
+from edge_agent.adapters import board, clock, conditions, reporter, tls
 from edge_agent.adapters.caretaker import Caretaker
 from edge_agent.adapters.download import Throttle
 from edge_agent.adapters.guard import GuardedJournal, StorageGuard
@@ -34,7 +31,7 @@ from edge_agent.adapters.slots import SlotStore
 from edge_agent.adapters.store import OutboxStore
 from edge_agent.adapters.trust import TrustHelper
 from edge_agent.capture.courier import Courier
-from edge_agent.config import AGENT_VERSION, AgentConfig, load
+from edge_agent.config import AGENT_VERSION, AgentConfig
 from edge_agent.core import agent, policy
 from edge_agent.core import events as ev
 from edge_agent.core.commands import key_of
@@ -46,7 +43,12 @@ from edge_agent.wiring import open_lane
 from edge_contract.errors import StoreError
 from edge_contract.states import Phase
 
-__all__ = ["App", "run"]
+if TYPE_CHECKING:
+    from edge_agent.software.install import ReleaseInstaller
+    from edge_agent.software.parts import SoftwareParts
+    from edge_agent.software.store import ReleaseStore
+
+__all__ = ["App"]
 
 TICK_S: Final = 1.0
 
@@ -72,8 +74,10 @@ class App:
         self.throttle, self._turn = Throttle(), threading.Lock()
         self.lanes = {own.key: open_lane(data, own, self._installer(own), self.inbox.put) for own in config.lanes}
         self.link, self.echo = self._link(), Echo()
+        self.software = self._software()
         if self.link is not None:
             self.commands.update(reporter.commands(data, self.link.publish))
+            self.commands["captures"] = lambda body: self.courier.nudge(body)  # noqa: PLW0108 - it is made below
         rim = Rim(
             slots=self.slots,
             journal=self.journal,
@@ -85,6 +89,7 @@ class App:
             post=self.inbox.put,
             log=log.write,
             commands=self.commands,
+            software=self.software,
         )
         self._performer = Performer(rim, config.device)
         self.state: State = agent.initial(self._identity(), plans=[lane.plan for lane in self.lanes.values()])
@@ -131,6 +136,21 @@ class App:
         ours = (self.slots, trust, url, own.runtime, self._context)
         return Installer(*ours, throttle=self.throttle, turn=self._turn)
 
+    def _software(self) -> "SoftwareParts | None":
+        """Without a launcher nothing of it is loaded."""
+        if "STROP_LAUNCHER" not in os.environ:
+            return None
+        from edge_agent.software.parts import open_parts
+
+        return open_parts(self.data, self._release_installer, self.inbox.put)
+
+    def _release_installer(self, python: str, store: "ReleaseStore") -> "ReleaseInstaller":
+        from edge_agent.software.install import ReleaseInstaller  # with the first order
+
+        ours = {"data": self.data, "python": python, "limits": self.config.storage}
+        shared = (store, TrustHelper(self.data), self.config.device_url, self._context)
+        return ReleaseInstaller(*shared, **ours, throttle=self.throttle, turn=self._turn)  # type: ignore[arg-type]
+
     def _link(self) -> Link | None:
         config = self.config
         if not config.broker:
@@ -152,7 +172,8 @@ class App:
         model = self.config.model or str(remembered.get("model", "")) or (on_disk[0] if len(on_disk) == 1 else "")
         found = (model, self.slots.read(model), remembered, self.outbox.held(), self.outbox.dropped())
         others = {own.key: self.slots.read(own.model) for own in self.config.lanes[1:]}
-        self.feed(ev.Booted(clock.now(), *found, others))
+        told = self.software.told if self.software else None
+        self._boot(ev.Booted(clock.now(), *found, others, told))
         if self.link is not None:
             self.link.start()
         self.caretaker.start()
@@ -161,6 +182,25 @@ class App:
         self.log.write(
             "info", f"ready device={self.config.device} boot={self.boot} active={self.state.first.slots.active[:16]}"
         )
+
+    def _boot(self, event: ev.Booted) -> None:
+        """Begin; while the disk refuses the journal, with inference alone. Raises StoreError after five minutes."""
+        before, self._performer.is_patient = self.state, False
+        try:
+            self.feed(event)
+            return
+        except StoreError:
+            if self._performer.is_patient:  # it was written once, and refused later: that was waited for
+                raise
+        from edge_agent.alone import Alone  # on a bad day only
+
+        self.log.write("error", "the disk refuses the journal: the model answers, and nothing else begins")
+        self.state, self._performer.is_patient = before, True
+        alone = Alone(agent.handle(before, event)[0].lanes, self._performer.perform, self.inbox)
+        alone.until_written(self.journal, event.journal, self.notifier.alive)
+        self.feed(replace(event, at=clock.now(), runners=alone.runners))
+        for said in alone.heard:
+            self.feed(said)
 
     def feed(self, event: ev.Event) -> None:
         """Give one event to the core and carry out what it asks; answers at once go before other events.
@@ -190,6 +230,8 @@ class App:
             now = clock.now()
             self.notifier.alive(now.mono)
             if now.mono >= next_tick:
+                if self.software:
+                    self.software.alive(now.mono)
                 self._tick(now)
                 next_tick = now.mono + TICK_S
             self._commit(now)
@@ -254,47 +296,3 @@ class App:
             lane.runner.wait(2.0)
         self.outbox.close(clock.now().mono)
         self.log.write("info", "stopped")
-
-
-def _lock(data: Path) -> IO[str]:
-    """Hold the data folder for this process alone; the kernel lets go when it ends.
-
-    Raises:
-        StoreError: Another agent has it.
-    """
-    handle = (data / "agent.lock").open("a+")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        handle.close()
-        raise StoreError("another agent runs here", where=str(data), fix="stop it first") from error
-    handle.truncate(0)
-    handle.write(str(os.getpid()))
-    handle.flush()
-    return handle
-
-
-def run(data: Path, *, is_quiet: bool = False) -> int:
-    """Run the agent until SIGTERM or SIGINT; return its exit code.
-
-    Raises:
-        StropError: It cannot start: configuration, lock or disk.
-    """
-    said = binding.at_start(data)  # before the configuration: an identity that was put aside names no server
-    config = load(data)
-    lock = _lock(data)
-    try:
-        app = App(data, config, LogFile(data / "logs" / "agent.log", is_quiet=is_quiet))
-        for level, line in said:
-            app.log.write(level, line)
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda _number, _frame: app.stop())
-        app.begin()
-        gc.freeze()  # what lives until the end need not be looked at again
-        try:
-            app.loop()
-        finally:
-            app.end()
-    finally:
-        lock.close()
-    return 0

@@ -8,25 +8,29 @@ update, a runner that is killed in the middle of one leaves the copy before it, 
 cannot give on ARM; a CRC needs none.)
 
 ``create`` makes a new file and renames it into place, with a new epoch: counters of different epochs must not be
-subtracted. Two copies of a ten-class model take about 3 KB. Behind the counters, which are what drift is judged by,
-each copy holds ``Tallies``: what the input contract and the result cache did.
+subtracted. Behind the counters, which are what drift is judged by,
+each copy holds ``Tallies``, what the input contract and the result cache did, and a fine histogram of inference times
+(``edge_contract.latency``). Two copies of a ten-class model take about 7 KB.
 """
 
 import mmap
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from edge_contract.counts import MAX_SLOTS, Counters
 from edge_contract.errors import StoreError
+from edge_contract.latency import BUCKETS
 
 __all__ = ["CounterFile", "Reading", "Tallies"]
 
-_MAGIC: Final = b"StropCn2"
+_MAGIC: Final = b"StropCn3"
+_WITHOUT_TIMES: Final = b"StropCn2"
 _WITHOUT_TALLIES: Final = b"StropCn1"
-"""What runners before the input contract wrote; a control process may meet one of them during its own update."""
+"""What earlier runners wrote; a control process may meet one of them during its own update."""
 _HEAD: Final = struct.Struct("<8sQ32sI4x")  # magic, epoch, bundle id, class slots
 _COPY: Final = struct.Struct("<QI4x")  # generation, CRC-32 of generation and counters
 _ATTEMPTS: Final = 20
@@ -64,15 +68,17 @@ class Tallies(NamedTuple):
 
 
 _NONE: Final = Tallies()
+_NO_TIMES: Final = (0,) * BUCKETS
 
 
 class Reading(NamedTuple):
-    """What a reader finds: counters since the epoch began, for one bundle, and the tallies."""
+    """What a reader finds: since the epoch began, for one bundle; ``times`` is empty where an older runner writes."""
 
     epoch: int
     bundle: str
     counters: Counters
     tallies: Tallies = _NONE
+    times: tuple[int, ...] = ()
 
 
 class CounterFile:
@@ -125,8 +131,13 @@ class CounterFile:
             raise StoreError(f"cannot make the counter file: {error}", where=str(path)) from error
         return file
 
-    def write(self, counters: Counters, tallies: Tallies = _NONE) -> None:
+    def write(self, counters: Counters, tallies: Tallies = _NONE, times: Sequence[int] = _NO_TIMES) -> None:
         """Publish the counters (everything since ``create``), in tens of microseconds and without a system call.
+
+        Args:
+            counters: What was seen.
+            tallies: What the input contract and the cache did.
+            times: Fine histogram of inference times [latency.BUCKETS].
 
         Raises:
             StoreError: The file was not made by ``create``, or has other class slots.
@@ -135,7 +146,7 @@ class CounterFile:
             fix = f"create it for {counters.slots} class slots"
             raise StoreError(f"the file takes {self._slots} class slots", where=str(self.path), fix=fix)
         generation = self._generation + 1
-        numbers = [*counters.to_vector(), *tallies]
+        numbers = [*counters.to_vector(), *tallies, *times]
         content = struct.pack(f"<{len(numbers)}q", *numbers)
         crc = zlib.crc32(content, zlib.crc32(generation.to_bytes(8, "little")))
         at = _HEAD.size + generation % 2 * _copy_size(self._slots)
@@ -169,17 +180,25 @@ class CounterFile:
         self.close()
 
 
-def _copy_size(slots: int, tallies: int = len(Tallies._fields)) -> int:
-    return _COPY.size + 8 * (Counters.length(slots) + tallies)
+_BEHIND: Final = {
+    _MAGIC: len(Tallies._fields) + BUCKETS,
+    _WITHOUT_TIMES: len(Tallies._fields),
+    _WITHOUT_TALLIES: 0,
+}
+"""How many numbers stand behind the counters."""
+
+
+def _copy_size(slots: int, magic: bytes = _MAGIC) -> int:
+    return _COPY.size + 8 * (Counters.length(slots) + _BEHIND[magic])
 
 
 def _parse(data: bytes) -> Reading | None:
     if len(data) < _HEAD.size:
         return None
     magic, epoch, bundle, slots = _HEAD.unpack_from(data)
-    if magic not in (_MAGIC, _WITHOUT_TALLIES) or not 1 <= slots <= MAX_SLOTS:
+    if magic not in _BEHIND or not 1 <= slots <= MAX_SLOTS:
         return None
-    size = _copy_size(slots) if magic == _MAGIC else _copy_size(slots, 0)
+    size = _copy_size(slots, magic)
     if len(data) != _HEAD.size + 2 * size:
         return None
     copies = [data[_HEAD.size + i * size : _HEAD.size + (i + 1) * size] for i in (0, 1)]
@@ -187,8 +206,9 @@ def _parse(data: bytes) -> Reading | None:
     if newest is None:
         return None
     numbers, length = struct.unpack(f"<{len(newest[1]) // 8}q", newest[1]), Counters.length(slots)
-    counters, tallies = Counters.from_vector(slots, numbers[:length]), Tallies(*numbers[length:])
-    return Reading(epoch, "" if bundle == bytes(32) else bundle.hex(), counters, tallies)
+    behind = length + len(Tallies._fields)
+    counters, tallies = Counters.from_vector(slots, numbers[:length]), Tallies(*numbers[length:behind])
+    return Reading(epoch, "" if bundle == bytes(32) else bundle.hex(), counters, tallies, numbers[behind:])
 
 
 def _whole(copy: bytes) -> tuple[int, bytes] | None:

@@ -6,7 +6,7 @@ back to the system when it is done. Requests::
 
     {"op": "enrol", "data": DIR, "server": URL, "token": TEXT, "device": NAME, "replace": false}
         → {"ok": true, "endpoints": {…}}
-    {"op": "refresh", "data": DIR, "base_url": URL, "targets": [SHA256, …], "now": SECONDS}
+    {"op": "refresh", "data": DIR, "base_url": URL, "targets": [SHA256, …], "model": NAME, "now": SECONDS}
         → {"ok": true, "targets": {SHA256: {"length": BYTES, "custom": {…}}}}
     {"op": "verify_job", "data": DIR, "device": NAME, "envelope": TEXT, "now": SECONDS}
         → {"ok": true, "job": {…}}
@@ -14,6 +14,9 @@ back to the system when it is done. Requests::
         → {"ok": true, "renewed": …, "serial": …, "not_before": …, "not_after": …}
     {"op": "capture", "data": DIR, "device": NAME, "allowed": …, "may_send": …, "now": SECONDS}
         → {"ok": true, "campaign": …, "sent": …, "waiting": …, "forgotten": …, "refused": …}
+    {"op": "build", "data": DIR, "release": ID, "version": TEXT, "python": PATH,
+     "wheels": [{"name": …, "version": …, "sha256": …, "path": …}, …]}
+        → {"ok": true, "version": …, "protocol": …, "journal": …, "device": …}
 
 A refusal is ``{"ok": false, "error": CLASS, "what": …, "where": …, "fix": …}``, with a class of
 ``edge_contract.errors``. ``now`` is the system's clock and may be left out.
@@ -51,7 +54,8 @@ def _refresh(request: Fields) -> dict[str, Any]:
     from edge_agent.adapters.tuf_client import refresh
 
     data, base_url = Path(request.text("data")), request.text("base_url")
-    return {"targets": refresh(data, base_url, request.texts("targets"), _now(request))}
+    model = request.text("model", "")
+    return {"targets": refresh(data, base_url, request.texts("targets"), _now(request), model)}
 
 
 def _verify_job(request: Fields) -> dict[str, Any]:
@@ -76,12 +80,24 @@ def _capture(request: Fields) -> dict[str, Any]:
     return run(data, device, _now(request), allowed=allowed, may_send=may_send)
 
 
+def _build(request: Fields) -> dict[str, Any]:
+    from edge_agent.software.build import Order, Wheel, build
+
+    wheels = []
+    for i, document in enumerate(request.items("wheels")):
+        f = Fields(document, f"request.wheels[{i}]", MessageError)
+        wheels.append(Wheel(f.text("name"), f.text("version"), f.digest("sha256"), Path(f.text("path"))))
+    whose = (Path(request.text("data")), request.text("release"), request.text("version"), request.text("python"))
+    return build(Order(*whose, tuple(wheels)))
+
+
 OPERATIONS: Final[Mapping[str, Callable[[Fields], dict[str, Any]]]] = {
     "enrol": _enrol,
     "refresh": _refresh,
     "verify_job": _verify_job,
     "care": _care,
     "capture": _capture,
+    "build": _build,
 }
 
 

@@ -68,7 +68,8 @@ class LaneParts:
             left = max(1, limit_kb - rss_kb + KEPT_KB)  # within its own limit nothing has to stay free for others
             conditions = replace(conditions, memory_kb=min(conditions.memory_kb or left, left))
         counted = (reading.epoch, reading.bundle, reading.counters) if reading else None
-        return ev.Sample(counted, {**health, **own, **tallies}, conditions)
+        times = reading.times if reading else ()
+        return ev.Sample(counted, {**health, **own, **tallies}, conditions, times)
 
 
 def open_lane(data: Path, own: LaneConfig, installer: Installer, post: Callable[[ev.Event], None]) -> LaneParts:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,6 +19,15 @@ __all__ = ["as_float", "digest", "dumps", "loads"]
 
 # What float.hex() writes and nothing else: float.fromhex("0.5") is 0.3125, a silent mistake of a hand-written file.
 _HEX_FLOAT: Final = re.compile(r"-?0x[01]\.[0-9a-f]+p[+-][0-9]+\Z")
+
+MAX_DEPTH: Final = 100
+"""Lists and objects within one another. Python 3.11 counts them itself; from 3.12 on its reader goes thousands deep,
+and what walks through the result afterwards does not.
+"""
+_COUNTS: Final = sys.version_info >= (3, 12)
+_TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+_AS_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -58,12 +68,28 @@ def dumps(value: Any) -> bytes:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    found = {}
     for key, value in pairs:
         if key in found:
             raise ContractError(f"key {key!r} stands twice in one JSON object")
         found[key] = value
     return found
+
+
+def _is_deep(data: bytes) -> bool:
+    """Return whether JSON is nested too deeply; each round takes the innermost brackets away."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return False
+    left = _TEXT.sub(b"", data).translate(_AS_SQUARE, _NO_BRACKETS)
+    for depth in range(MAX_DEPTH + 1):
+        shorter = left.replace(b"[]", b"")
+        if len(shorter) == len(left):
+            return depth + left.count(b"[") > MAX_DEPTH
+        left = shorter
+    return True
 
 
 def loads(data: bytes | str, *, where: str = "$") -> Any:
@@ -82,6 +108,8 @@ def loads(data: bytes | str, *, where: str = "$") -> Any:
 
     try:
         text = data.decode() if isinstance(data, bytes) else data
+        if _COUNTS and _is_deep(data if isinstance(data, bytes) else data.encode(errors="replace")):
+            raise ContractError("nested too deeply", where=where)
         return json.loads(text, parse_constant=refuse, object_pairs_hook=_no_duplicates)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ContractError(f"not JSON: {error}", where=where) from error

@@ -21,9 +21,12 @@ compares the two. An event that a state does not list is refused with a `Transit
 """
 
 _EXECUTION = """Where an order to install a bundle stands. Until `activating` nothing has moved, so it may be cancelled;
-from there the only ways out are a commit or a roll back. The phase is persisted before its work begins."""
+from there the only ways out are a commit or a roll back. The phase is persisted before its work begins. An order
+to try a model as a shadow goes from `staged` to `shadowing`, where the active model keeps answering, and ends there."""
 
-_ROLLOUT = "Where the server's plan for many devices stands."
+_ROLLOUT = (
+    "Where the server's plan for many devices stands; what its verbs do says [fleet-rollouts.md](fleet-rollouts.md)."
+)
 
 _WAVE = "A wave passes when all its devices report the new bundle as running, and it has soaked."
 

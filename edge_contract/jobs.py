@@ -24,6 +24,7 @@ class Probation:
         max_latency_ratio: New median latency over the old model's.
         min_agreement: Share of inputs on which new and old model choose the same class; 0 switches it off.
         max_crashes: Runner crashes that are forgiven.
+        min_s: Seconds that must pass before the model has proved itself, however many inferences it answered.
     """
 
     inferences: int = 100
@@ -32,6 +33,7 @@ class Probation:
     max_latency_ratio: float = 5.0
     min_agreement: float = 0.8
     max_crashes: int = 1
+    min_s: float = 0.0
     unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -43,6 +45,7 @@ class Probation:
             "max_latency_ratio": self.max_latency_ratio,
             "min_agreement": self.min_agreement,
             "max_crashes": self.max_crashes,
+            **({"min_s": self.min_s} if self.min_s else {}),
         }
 
     @classmethod
@@ -56,6 +59,7 @@ class Probation:
             f.number("max_latency_ratio", default.max_latency_ratio),
             f.number("min_agreement", default.min_agreement),
             f.integer("max_crashes", default.max_crashes, minimum=0),
+            f.number("min_s", default.min_s),
             f.rest(),
         )
 
@@ -65,7 +69,8 @@ class JobDocument(Message):
     """An order to one device: bound to device, rollout and expiry; travels inside ``Signed``.
 
     ``job_id`` grows in time (its text sorts), so a device can ignore an order older than its last one.
-    An empty ``kind == "none"`` document on ``job/next`` means: nothing to do.
+    An empty ``kind == "none"`` document on ``job/next`` means: nothing to do. ``kind == "shadow"`` asks to run the
+    bundle beside the active one for a time; only devices that announce ``SHADOW_TRIAL`` are asked.
     """
 
     job_id: str
@@ -105,7 +110,7 @@ class JobDocument(Message):
             f.text("job_id"),
             f.text("device"),
             f.text("rollout"),
-            f.text("kind", among=("install", "cancel", "none")),
+            f.text("kind", among=("install", "shadow", "cancel", "none")),
             f.text("model"),
             f.text("version"),
             f.text("bundle"),

@@ -2,7 +2,6 @@
 """What a device says on ``log/<id>``: one text in numbered pieces, compressed, each below 100 KB."""
 
 import base64
-import binascii
 import zlib
 from collections.abc import Sequence
 from typing import Final
@@ -11,7 +10,7 @@ from edge_contract import canonical
 from edge_contract.errors import MessageError
 from edge_contract.messages import load_message, open_message
 
-__all__ = ["MAX_TEXT", "join", "split"]
+__all__ = ["MAX_TEXT", "join", "place", "split"]
 
 MAX_TEXT: Final = 4_000_000
 """Most bytes of a text; whoever joins pieces unpacks no more."""
@@ -48,7 +47,7 @@ def join(payloads: Sequence[bytes]) -> bytes:
         wanted = f.integer("of", minimum=1)
         try:
             found[f.integer("part", minimum=1)] = base64.b64decode(f.text("data"), validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # also a letter that is no ASCII
             raise MessageError(f"data is not base64: {error}", where="log") from error
     if sorted(found) != list(range(1, wanted + 1)) or len(payloads) != wanted:
         raise MessageError(f"{len(payloads)} pieces are not the {wanted} of one text", where="log")
@@ -60,3 +59,20 @@ def join(payloads: Sequence[bytes]) -> bytes:
     if not opened.eof:
         raise MessageError("the pieces are cut off, or unpack to too much", where="log")
     return text
+
+
+def place(payload: bytes) -> tuple[int, int]:
+    """Return which piece a payload is, and of how many.
+
+    Raises:
+        MessageError: It is none.
+
+    Example:
+        >>> place(split("logs", b"a line")[0])
+        (1, 1)
+    """
+    f = open_message(load_message(payload, "log"), "log")
+    part, of = f.integer("part", minimum=1), f.integer("of", minimum=1)
+    if part > of or not f.text("data"):
+        raise MessageError(f"piece {part} of {of}", where="log")
+    return part, of

@@ -17,6 +17,10 @@ from edge_contract.fields import Fields
 
 __all__ = [
     "JOB_PER_MODEL",
+    "SELF_UPDATE",
+    "SHADOW_TRIAL",
+    "SOFTWARE",
+    "SOFTWARE_ORDERS",
     "Birth",
     "Death",
     "DesiredState",
@@ -30,6 +34,14 @@ __all__ = [
 
 JOB_PER_MODEL: Final = "job-per-model"
 """The device listens on ``job/next/<model>`` and can carry out an order for each of its models at once."""
+SELF_UPDATE: Final = "self-update"
+"""The device listens on ``SOFTWARE_ORDERS`` and can update its own software (``edge_contract.software``)."""
+SHADOW_TRIAL: Final = "shadow-trial"
+"""The device takes orders of kind ``shadow``: it runs a model beside the active one, and reports how they compare."""
+SOFTWARE: Final = "strop-agent"
+"""Stands where a model's name stands, for the agent's own software: in orders, reports and on the disk."""
+SOFTWARE_ORDERS: Final = "job/software"
+"""The channel of its orders: an agent from before does not listen there, and cannot take them for a model's."""
 
 
 def open_message(document: Any, where: str) -> Fields:

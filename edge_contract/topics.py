@@ -9,10 +9,11 @@
                               /twin/reported     up    retained, QoS 1; also the heartbeat
                               /job/next          down  retained, QoS 1, signed
                               /job/next/<model>  down  the same for one of several models
+                              /job/software      down  the same for the agent's own software
                               /job/<id>/status   up    QoS 1
                               /cmd/<type>/<id>   down  QoS 1, result on …/result (up)
                               /tm/<class>        up    QoS 1, batches of at most 100 KB
-                              /tm/ack            down  QoS 1, after the server's commit
+                              /tm/ack            down  QoS 0, after the server's commit
                               /log/<id>          up    QoS 1, chunks of at most 100 KB
 """
 
@@ -27,8 +28,8 @@ __all__ = ["CHANNELS", "DOWN", "NOT_EVERYWHERE", "ROOT", "UP", "Topic", "is_name
 ROOT: Final = "strop/v1"
 
 UP: Final = ("state/birth", "state/death", "twin/reported", "job/+/status", "cmd/+/+/result", "tm/+", "log/+")
-DOWN: Final = ("twin/desired", "job/next", "job/next/+", "cmd/+/+", "tm/ack")
-NOT_EVERYWHERE: Final = ("job/next/+",)
+DOWN: Final = ("twin/desired", "job/next", "job/next/+", "job/software", "cmd/+/+", "tm/ack")
+NOT_EVERYWHERE: Final = ("job/next/+", "job/software")
 """Of ``DOWN``, what a server of the version before does not speak: a broker may refuse it, and nothing is lost."""
 CHANNELS: Final = UP + DOWN
 """What can be said, as MQTT filters below ``<tenant>/<device>``. ``tm/ack`` is the server's alone."""

@@ -12,6 +12,7 @@ from export.delta.cli import delta
 from export.keras.cli import keras
 from export.keys.cli import app as keys_app
 from export.module.cli import float_onnx
+from export.software.cli import software
 
 __all__ = ["app"]
 
@@ -21,6 +22,7 @@ app.command()(check)
 app.command()(delta)
 app.command("keras")(keras)
 app.command("float-onnx")(float_onnx)
+app.command()(software)
 
 Compressed = Annotated[Path, typer.Argument(help="Folder that 'strop compress run' wrote.", show_default=False)]
 OutFile = Annotated[Path, typer.Option("--out", help="The file to write.", show_default=False)]
@@ -161,17 +163,17 @@ def bundle(
 def _check_keys(keys: Path | None) -> None:
     """Refuse keys that cannot sign before anything is made."""
     if keys is not None:
-        from export.keys import signing
+        from export.keys import teams
 
-        signing.describe_keys(keys)
+        teams.describe(keys)
 
 
 def _report_bundle(built: Any, out: Path, keys: Path | None, *, as_json: bool) -> None:
     """Sign a finished bundle, if asked, and say what was made."""
     if keys is not None:
-        from export.keys import signing
+        from export.keys import teams
 
-        signing.sign_bundle(keys, out)
+        teams.sign(keys, out)
     parity = built.parity.to_json()
     document = _bundle_json(built.manifest, out) | {"parity": parity, "signed": keys is not None}
     files = [

@@ -3,7 +3,6 @@
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -11,34 +10,39 @@ import secrets
 import signal
 import socket
 import ssl
-import threading
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 
 from edge_contract.errors import StoreError, StropError
-from fleet.adapters import broker, ca, credentials, telemetry
-from fleet.adapters.blobs import BlobStore
+from fleet.adapters import broker, ca, credentials
 from fleet.adapters.broker import BrokerFiles, Mosquitto, reachable
 from fleet.adapters.delta_maker import DeltaMaker
 from fleet.adapters.deltas import DeltaStore
 from fleet.adapters.desk import Addresses
+from fleet.adapters.feed import SWITCH_S, Feed
 from fleet.adapters.ingest import Ingest
 from fleet.adapters.judging import WindowJudge
-from fleet.adapters.link import LinkFiles, ServerLink
+from fleet.adapters.link import Hears, LinkFiles, ServerLink
+from fleet.adapters.notify import Notifier
 from fleet.adapters.operations import Operations
-from fleet.adapters.sqlite import Store
+from fleet.adapters.pulse import Pulse
+from fleet.adapters.s3_blobs import open_blobs
+from fleet.adapters.stores import open_store
 from fleet.config import Endpoints, FleetConfig
 from fleet.web.capture_api import capture_device_routes
 from fleet.web.devices_api import devices_app
 from fleet.web.enrol_api import enrol_app
 from fleet.web.identity_api import identity_routes
+from fleet.web.listening import Listener, bind, listener, url_of
 from fleet.web.operator import operator_app
 from fleet.web.peer import Denials, PeerProtocol
+from fleet.web.site import Site, page_tls
 
 __all__ = ["serve"]
 
@@ -46,37 +50,6 @@ _log = logging.getLogger("strop.fleet")
 
 TICK_S = 1.0
 HOUSEKEEPING_S = 60.0
-
-
-class _Listener(uvicorn.Server):
-    """A uvicorn server that leaves signals to us: three of them share one process."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _bind(host: str, port: int, option: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(512)  # a second server on the port fails here at the latest
-    except OSError as error:
-        listener.close()
-        what = f"port {port} on {host} cannot be used: {error.strerror}"
-        is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
-        fix = (
-            f"choose another with {option}, or 0 for any" if is_port else "give an address of this machine with --host"
-        )
-        raise StropError(what, where="strop fleet serve", fix=fix) from error
-    return listener
-
-
-def _url(scheme: str, host: str, bound: socket.socket) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{shown}:{bound.getsockname()[1]}"
 
 
 @contextlib.contextmanager
@@ -91,43 +64,23 @@ def _only_one(data: Path) -> Iterator[None]:
 
 
 class _Engine:
-    """A thread that ticks each second and whenever it is woken."""
+    """What is done each second, and what each minute."""
 
     def __init__(self, operations: Operations, config: FleetConfig) -> None:
-        self._operations, self._config = operations, config
-        self._woken, self._stopped = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._kept_house = 0.0
+        self._operations, self._config, self._kept_house = operations, config, 0.0
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def wake(self) -> None:
-        self._woken.set()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._woken.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            self._woken.clear()
-            try:
-                self._operations.rollouts.tick()
-                self._keep_house()
-            except Exception:  # a full disk today must not stop tomorrow's deadlines
-                _log.exception("the engine's step failed; it is tried again")
-            self._woken.wait(TICK_S)
-
-    def _keep_house(self) -> None:
+    def step(self) -> None:
+        """Move rollouts on, and look after the house."""
+        self._operations.rollouts.tick()
         if time.monotonic() - self._kept_house < HOUSEKEEPING_S:
             return
         self._kept_house = time.monotonic()
         now = self._operations.clock()
         self._operations.trust.tuf.refresh(now)
+        self._operations.promotion.step()
         before = now - self._config.retention_days * 86_400
-        self._operations.store.write(lambda db: telemetry.prune(db, before))
+        self._operations.retention.step(now, self._config.retention_days, self._config.rollup_days)
+        self._operations.look_after(before)
 
 
 class FleetServer:
@@ -165,7 +118,14 @@ class FleetServer:
         if not (revoked := data / "ca" / ca.REVOCATIONS).exists():
             ca.write_revocations(data / "ca", [], now=time.time())
         files = BrokerFiles(data / "ca" / "ca.crt", certificate, key, revoked)
-        self._broker = Mosquitto(data / "broker", config.tenant, config.host, config.mqtt_port, files=_resolved(files))
+        self._broker = Mosquitto(
+            data / "broker",
+            config.tenant,
+            config.host,
+            config.mqtt_port,
+            files=_resolved(files),
+            plain_port=config.plain_mqtt_port,
+        )
         stack.callback(self._broker.stop)
         self._broker.start()
         self._wire()
@@ -178,7 +138,7 @@ class FleetServer:
         if is_used:  # before the ports: another server on this folder holds those, too
             stack.enter_context(_only_one(data))
         self._sockets = [
-            stack.enter_context(_bind(config.host, port, option))
+            stack.enter_context(bind(config.host, port, option))
             for port, option in (
                 (config.http_port, "--http-port"),
                 (config.device_port, "--device-port"),
@@ -192,18 +152,21 @@ class FleetServer:
 
     def _wire(self) -> None:
         data, config, stack = self._data, self._config, self._stack
-        store = Store(data / "fleet.db")
+        store = open_store(data, config.database, leader=True)
         stack.callback(store.close)
-        blobs = BlobStore(data / "blobs")
+        blobs = open_blobs(data, config.blobs, config.blobs_endpoint)
         addresses = Addresses(
-            config.tenant, config.advertised, self._broker.port, _url("https", config.advertised, self._sockets[1])
+            config.tenant, config.advertised, self._broker.port, url_of("https", config.advertised, self._sockets[1])
         )
         client_certificate, client_key = ca.issue_client(data / "ca", now=time.time())
+        files = LinkFiles(data / "ca" / "ca.crt", client_certificate, client_key)
+        self._feed = Feed(config.tenant, files, Hears(state=False, member="server-feed"), self._heard, self._paused)
         self._link = ServerLink(
             config.tenant,
-            LinkFiles(data / "ca" / "ca.crt", client_certificate, client_key),
+            files,
             on_message=self._heard,
             on_ready=self._republish,
+            hears=Hears(telemetry=False),
         )
         self.operations = Operations(
             store,
@@ -214,19 +177,26 @@ class FleetServer:
             random_bytes=secrets.token_bytes,
             publish=lambda message: self._link.publish(message.topic, message.payload, retain=message.retain),
         )
-        self._engine = _Engine(self.operations, config)
+        step = _Engine(self.operations, config).step
+        self._engine = Pulse("engine", TICK_S, step, "the engine's step failed")
         self._ingest = Ingest(
             store,
             WindowJudge(blobs),
             clock=time.time,
-            publish=self._link.publish,
+            publish=(self._feed if config.ingest else self._link).acknowledge,
             wake=self._engine.wake,
             identities=self.operations.identities,
+            commands=self.operations.commands,
         )
+        self.operations.standings.quarantine_clones = config.quarantine_clones
+        self.operations.letters.take = self._ingest.handle
         self._denials = Denials()
         self.operations.identities.on_revoked = self._cut_off
         self._link.start(reachable(config.host), self._broker.port)
         stack.callback(self._link.stop)
+        stack.callback(self._feed.stop)
+        if config.ingest:
+            self._feed.start(reachable(config.host), self._broker.port)
         self._engine.start()
         stack.callback(self._engine.stop)
         self._deltas = DeltaStore(data / "deltas")
@@ -234,6 +204,9 @@ class FleetServer:
         self.operations.desk.on_release = maker.wake
         maker.start()
         stack.callback(maker.stop)
+        notifier = Notifier(self.operations.alerts, store, time.time)
+        notifier.start()
+        stack.callback(notifier.stop)
 
     def _cut_off(self, device: str) -> None:
         """Let both listeners refuse what was revoked, and take a device's present connection away."""
@@ -242,7 +215,10 @@ class FleetServer:
         self._link.take_over(device)
 
     def _heard(self, name: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - paho's thread calls it
-        self._ingest.handle(name, payload, retained=retained)
+        self._ingest.hear(name, payload, retained)
+
+    def _paused(self) -> None:
+        self._ingest.flush()
 
     def _republish(self) -> None:
         self.operations.rollouts.republish()
@@ -250,19 +226,21 @@ class FleetServer:
     def _endpoints(self) -> Endpoints:
         host, (http, device, enrol) = self._config.advertised, self._sockets
         return Endpoints(
-            _url("http", reachable(self._config.host), http),
-            _url("https", host, device),
-            _url("https", host, enrol),
+            url_of("https" if self._config.has_page_tls else "http", reachable(self._config.host), http),
+            url_of("https", host, device),
+            url_of("https", host, enrol),
             host,
             self._broker.port,
             os.getpid(),
+            str(page_tls(self._config, self._tls).get("ssl_certfile", "")),
         )
 
-    def listeners(self) -> list[tuple[_Listener, socket.socket]]:
+    def listeners(self) -> list[tuple[Listener, socket.socket]]:
         """Return the three listeners with their sockets."""
         operations = self.operations
         token = credentials.operator_token(self._data)
-        operator = operator_app(operations, token, broker_is_up=lambda: self._link.is_connected)
+        site = Site.of(self._config, self._data, token, lambda: self._link.is_connected, self._endpoints().enrol)
+        operator = operator_app(operations, site)
         device_tls: dict[str, Any] = {
             "ssl_ca_certs": str(self._data / "ca" / "ca.crt"),
             "ssl_cert_reqs": ssl.CERT_REQUIRED,
@@ -271,11 +249,11 @@ class FleetServer:
         devices.router.routes.extend(identity_routes(operations.identities))
         devices.router.routes.extend(capture_device_routes(operations.captures, operations.identities))
         apps: tuple[tuple[Starlette, dict[str, Any]], ...] = (
-            (operator, {}),
+            (operator, page_tls(self._config, self._tls)),
             (devices, {**self._tls, **device_tls, "http": PeerProtocol}),
             (enrol_app(operations), self._tls),
         )
-        listeners = [(_listener(app, tls), bound) for (app, tls), bound in zip(apps, self._sockets, strict=True)]
+        listeners = [(listener(app, tls), bound) for (app, tls), bound in zip(apps, self._sockets, strict=True)]
         self._denials.guard(listeners[1][0].config, operations.identities.deny())
         return listeners
 
@@ -295,34 +273,21 @@ def _resolved(files: BrokerFiles) -> BrokerFiles:
     return BrokerFiles(files.ca.resolve(), files.certificate.resolve(), files.key.resolve(), revoked)
 
 
-def _listener(app: Starlette, tls: dict[str, Any]) -> _Listener:
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=3,
-        **tls,
-    )
-    return _Listener(config)
-
-
 async def _run(server: FleetServer, on_ready: Callable[[], None]) -> None:
     listeners = server.listeners()
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    serving = [asyncio.create_task(listener.serve(sockets=[bound])) for listener, bound in listeners]
+    serving = [asyncio.create_task(one.serve(sockets=[bound])) for one, bound in listeners]
     watching = asyncio.create_task(server.watch_broker())
-    while not all(listener.started for listener, _ in listeners) and not any(task.done() for task in serving):
+    while not all(one.started for one, _ in listeners) and not any(task.done() for task in serving):
         await asyncio.sleep(0.01)
     on_ready()
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait([waiting, *serving], return_when=asyncio.FIRST_COMPLETED)
     watching.cancel()
-    for listener, _ in listeners:
-        listener.should_exit = True
+    for one, _ in listeners:
+        one.should_exit = True
     await asyncio.gather(*serving)
     waiting.cancel()
 
@@ -338,12 +303,13 @@ def serve(data: Path, config: FleetConfig, on_ready: Callable[[Endpoints], None]
     Raises:
         StropError: It cannot start; nothing is left running.
     """
+    sys.setswitchinterval(SWITCH_S)
     server = FleetServer(data, config)
     endpoints = server.open()
 
     def ready() -> None:
         endpoints.write(data)
-        on_ready(endpoints)
+        on_ready(replace(endpoints, first_admin=server.operations.accounts.first_link()))
 
     try:
         asyncio.run(_run(server, ready))

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``strop fleet``: serve, and everything an operator does. Thin: parse, call one function, print."""
 
-import logging
 import sys
 import time
 from pathlib import Path
@@ -9,14 +8,22 @@ from typing import Annotated
 
 import typer
 
+from fleet.commands.alert_cmd import alert
+from fleet.commands.backup_cmd import backup, restore
 from fleet.commands.capture_cmd import capture
 from fleet.commands.device_cmd import device
 from fleet.commands.enrol_cmd import enrol
+from fleet.commands.group_cmd import groups
+from fleet.commands.ingest_cmd import dead_letters, retention
 from fleet.commands.look_cmd import audit, drift
 from fleet.commands.model_cmd import model
 from fleet.commands.options import Json, print_answer
+from fleet.commands.release_cmd import channel
 from fleet.commands.rollout_cmd import rollout
 from fleet.commands.trust_cmd import keys, trust
+from fleet.commands.user_cmd import api_token, user
+from fleet.commands.version_cmd import rules
+from fleet.commands.worker_cmd import worker
 
 __all__ = ["app"]
 
@@ -24,14 +31,22 @@ app = typer.Typer(name="fleet", help="Run the fleet server and operate the fleet
 GROUPS = {
     "enrol": enrol,
     "device": device,
+    "group": groups,
     "model": model,
+    "channel": channel,
+    "rules": rules,
     "rollout": rollout,
     "keys": keys,
     "capture": capture,
+    "dead-letters": dead_letters,
+    "retention": retention,
+    "alert": alert,
+    "user": user,
+    "api-token": api_token,
 }
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
-for verb in (trust, drift, audit):
+for verb in (trust, worker, drift, audit, backup, restore):
     app.command()(verb)
 
 Port = Annotated[int | None, typer.Option(help="0 takes any free port.")]
@@ -62,14 +77,24 @@ def serve(
     allow_remote_http: Annotated[
         bool | None, typer.Option("--allow-remote-http", help="Let the plain operator listener leave this machine.")
     ] = None,
+    page_tls: Annotated[
+        bool | None, typer.Option("--page-tls", help="Speak TLS on the operator listener, by the fleet's own CA.")
+    ] = None,
+    open_viewing: Annotated[
+        bool | None, typer.Option("--open-viewing", help="Let everybody on this machine look without a login.")
+    ] = None,
+    database: Annotated[str | None, typer.Option(help="postgresql://…; SQLite in the data folder without it.")] = None,
+    ingest: Annotated[
+        bool | None, typer.Option("--ingest/--no-ingest", help="Take telemetry here; not if workers do.")
+    ] = None,
+    log_format: Annotated[str, typer.Option(help="text, or json: one object a line.")] = "text",
     as_json: Json = False,
 ) -> None:
     """Run the server with its own mosquitto until SIGTERM or Ctrl-C."""
+    from fleet.adapters.logs import configure
     from fleet.config import Endpoints, load_config
 
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    configure(log_format)
     config = load_config(
         data,
         host=host,
@@ -79,6 +104,10 @@ def serve(
         enrol_port=enrol_port,
         mqtt_port=mqtt_port,
         allow_remote_http=allow_remote_http,
+        page_tls=page_tls,
+        open_viewing=open_viewing,
+        database=database,
+        ingest=ingest,
     )
     from fleet.app import serve as run  # after the settings were read: it loads much
 
@@ -87,7 +116,9 @@ def serve(
             f"pages    {found.http}\nenrol    {found.enrol}\ndevices  {found.device}\n"
             f"broker   {found.broker_host}:{found.broker_port}\ntoken    {data / 'operator.token'}"
         )
-        print_answer(found.to_json(), as_json, text)
+        first = f"{found.http}/invite/{found.first_admin}" if found.first_admin else ""
+        text += f"\nadmin    {first} (once, within a day)" if first else ""
+        print_answer({**found.to_json(), "first_admin": first}, as_json, text)
         sys.stdout.flush()
 
     run(data, config, ready)

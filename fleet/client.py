@@ -2,6 +2,8 @@
 """The client's half of the operators' API: what the command line calls."""
 
 import json
+import os
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge_contract import canonical, errors
 from edge_contract.errors import BundleError, StropError, UsageError
-from edge_contract.manifest import MANIFEST_NAME, Manifest
+from edge_contract.manifest import MANIFEST_NAME
+from edge_contract.software import read
 from fleet.adapters.credentials import operator_token
 from fleet.config import read_endpoints
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FleetClient", "connect"]
 
 _CHUNK = 1 << 20
+_END = "-----END CERTIFICATE-----"
 
 
 def _file_chunks(path: Path) -> Iterator[bytes]:
@@ -34,10 +38,13 @@ class FleetClient:
     Attributes:
         server: ``http://host:port``.
         token: Empty for reading only.
+        certificate: The one certificate that the server may show; empty asks the system's authorities, or those of
+            the file that ``STROP_FLEET_CA`` names.
     """
 
     server: str
     token: str = ""
+    certificate: str = ""
 
     def call(self, method: str, path: str, document: Any = None, *, content: Any = None) -> Any:
         """Return the decoded JSON answer.
@@ -49,6 +56,26 @@ class FleetClient:
         if answer.is_error:
             raise _refusal(answer.status_code, answer.content)
         return answer.json()
+
+    def listed(self, path: str, limit: int = 0) -> tuple[list[Any], int]:
+        """Return the rows of a list that comes in pages, and how many there are; raises as ``call``.
+
+        Args:
+            path: With or without a query.
+            limit: Most rows, 0 for all.
+        """
+        rows: list[Any] = []
+        more = "&" if "?" in path else "?"
+        cursor = ""
+        while True:
+            size = min(1000, limit - len(rows)) if limit else 1000
+            answer = self._send("GET", f"{path}{more}limit={size}{'&cursor=' if cursor else ''}{cursor}")
+            if answer.is_error:
+                raise _refusal(answer.status_code, answer.content)
+            rows += answer.json()
+            total, cursor = int(answer.headers.get("x-total-count", len(rows))), answer.headers.get("x-next-cursor", "")
+            if not cursor or len(rows) >= limit > 0:
+                return rows, total
 
     def fetch(self, path: str) -> bytes:
         """Return the bytes of an answer; raises as ``call``."""
@@ -64,7 +91,8 @@ class FleetClient:
         body = {"content": content} if content is not None else {"json": document} if document is not None else {}
         url = f"{self.server}/api/v1{path}"
         try:
-            return httpx.request(method, url, headers=headers, timeout=60.0, trust_env=False, **body)
+            more = {**body, **trust_of(self.server, self.certificate)}
+            return httpx.request(method, url, headers=headers, timeout=60.0, trust_env=False, **more)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise StropError(f"no answer: {error}", where=self.server, fix="is 'strop fleet serve' running?") from error
 
@@ -82,7 +110,7 @@ class FleetClient:
         except (OSError, UnicodeDecodeError) as error:
             where = str(getattr(error, "filename", None) or targets)
             raise UsageError(f"cannot be read: {error}", where=where) from error
-        manifest = Manifest.from_bytes(manifest_bytes)
+        manifest = read(manifest_bytes)
         for entry in manifest.files:
             _check(bundle / entry.path, entry.sha256)
         # Asked before anything is sent: a refused bundle must leave no files behind on the server.
@@ -117,6 +145,29 @@ def _refusal(status: int, content: bytes) -> StropError:
     return kind(line) if isinstance(kind, type) and issubclass(kind, StropError) else StropError(line)
 
 
+def trust_of(server: str, certificate: str) -> dict[str, Any]:
+    """Return how a server's certificate is checked: that one alone, or one of an authority.
+
+    Raises:
+        UsageError: The file cannot be read.
+    """
+    authorities = os.environ.get("STROP_FLEET_CA", "")
+    if not server.startswith("https:") or not (certificate or authorities):
+        return {}
+    path = Path(certificate or authorities)
+    try:
+        text = path.read_text(encoding="ascii")
+        # Of a chain only the first: whatever else its issuer has signed is not this server.
+        mine = text[: text.index(_END) + len(_END)] if certificate else text
+        context = ssl.create_default_context(cadata=mine)
+    except (OSError, ValueError, ssl.SSLError) as error:
+        raise UsageError(f"no certificate: {error}", where=str(path)) from error
+    if certificate:
+        context.check_hostname = False
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    return {"verify": context}
+
+
 def connect(data: Path | None, server: str = "", token_file: Path | None = None) -> FleetClient:
     """Return a client for a data folder's running server, or for a server's address.
 
@@ -132,4 +183,5 @@ def connect(data: Path | None, server: str = "", token_file: Path | None = None)
         return FleetClient(server.rstrip("/"), token)
     if data is None:
         raise UsageError("which server?", fix="give --data FOLDER, or --server URL with --token-file FILE")
-    return FleetClient(read_endpoints(data).http, operator_token(data))
+    found = read_endpoints(data)
+    return FleetClient(found.http, operator_token(data), found.page_certificate)

@@ -24,9 +24,18 @@ class FleetConfig:
         host: Address of all listeners; loopback unless told otherwise.
         public_host: Name or address by which devices reach the server; empty means ``host``.
         http_port, device_port, enrol_port, mqtt_port: 0 takes any free port.
+        plain_mqtt_port: Of a listener on loopback without certificates, for measuring; 0 for none.
         allow_remote_http: Let the plain operator listener leave loopback.
+        page_tls: Speak TLS on the operator listener, with a certificate of the fleet's own CA.
+        page_certificate, page_key: PEM files of a certificate that browsers trust, in place of the own one.
+        open_viewing: Let everybody on this machine look without a login, even when there are accounts.
+        session_idle_s, session_max_s: When a browser must log in again.
         tenant: First level of the MQTT topics.
-        retention_days: Telemetry older than this is deleted.
+        retention_days: Telemetry older than this is deleted; its hourly sums stay.
+        rollup_days: Hourly sums older than this are deleted.
+        database: ``postgresql://…``; SQLite in the data folder without it.
+        ingest: Take telemetry in the server; false leaves it to ``strop fleet worker``.
+        quarantine_clones: Put a device that is taken for cloned into quarantine without asking.
     """
 
     host: str = "127.0.0.1"
@@ -35,14 +44,32 @@ class FleetConfig:
     device_port: int = 8443
     enrol_port: int = 8444
     mqtt_port: int = 8883
+    plain_mqtt_port: int = 0
     allow_remote_http: bool = False
+    page_tls: bool = False
+    page_certificate: str = ""
+    page_key: str = ""
+    open_viewing: bool = False
+    session_idle_s: float = 3600.0
+    session_max_s: float = 43_200.0
     tenant: str = "default"
     retention_days: float = 30.0
+    blobs: str = ""
+    blobs_endpoint: str = ""
+    rollup_days: float = 730.0
+    database: str = ""
+    ingest: bool = True
+    quarantine_clones: bool = False
 
     @property
     def advertised(self) -> str:
         """The host that devices are told."""
         return self.public_host or self.host
+
+    @property
+    def has_page_tls(self) -> bool:
+        """True if the operator listener speaks TLS."""
+        return self.page_tls or bool(self.page_certificate)
 
 
 def is_loopback(host: str) -> bool:
@@ -85,24 +112,48 @@ def _checked(values: dict[str, Any], where: str) -> FleetConfig:
         if not isinstance(value, kinds) or (isinstance(value, bool) and known[key] is not bool):
             raise UsageError(f"{key} = {value!r} is not a {known[key].__name__}", where=where)
     config = replace(default, **values)
-    for key in ("http_port", "device_port", "enrol_port", "mqtt_port"):
+    for key in ("http_port", "device_port", "enrol_port", "mqtt_port", "plain_mqtt_port"):
         if not 0 <= getattr(config, key) <= 65535:
             raise UsageError(f"{key} = {getattr(config, key)} is not a port", where=where)
+    if config.plain_mqtt_port and not is_loopback(config.host):
+        fix = "plain_mqtt_port is for measuring on one machine; devices use mqtt_port"
+        raise UsageError(f"a broker without certificates beside devices on {config.host}", where=where, fix=fix)
     if not is_name(config.tenant):
         raise UsageError(f"{config.tenant!r} is not a tenant name", where=where)
-    if config.retention_days <= 0:
-        raise UsageError(f"retention_days = {config.retention_days:g} is not positive", where=where)
+    for key in ("retention_days", "rollup_days"):
+        if getattr(config, key) <= 0:
+            raise UsageError(f"{key} = {getattr(config, key):g} is not positive", where=where)
     if config.host in ("0.0.0.0", "::") and not config.public_host:
         raise UsageError(f"devices cannot reach '{config.host}'", where=where, fix="add --public-host NAME")
-    if not is_loopback(config.host) and not config.allow_remote_http:
-        what = f"the operator listener is plain HTTP and would leave this machine ({config.host})"
-        raise UsageError(what, where=where, fix="put TLS before it and add --allow-remote-http")
+    _check_page(config, where)
     return config
+
+
+def _check_page(config: FleetConfig, where: str) -> None:
+    """Refuse settings by which passwords would cross a network in the clear, or anybody may look from afar."""
+    if not is_loopback(config.host) and not config.has_page_tls and not config.allow_remote_http:
+        what = f"the operator listener is plain HTTP and would leave this machine ({config.host})"
+        fix = "add --page-tls or a page_certificate; or put TLS before it and add --allow-remote-http"
+        raise UsageError(what, where=where, fix=fix)
+    if bool(config.page_certificate) != bool(config.page_key):
+        raise UsageError("page_certificate and page_key go together", where=where)
+    for path in filter(None, (config.page_certificate, config.page_key)):
+        if not Path(path).is_file():
+            raise UsageError(f"no such file: {path}", where=where)
+    if config.open_viewing and not is_loopback(config.host):
+        raise UsageError(f"open_viewing would let everybody look who reaches {config.host}", where=where)
+    if not 0 < config.session_idle_s <= config.session_max_s:
+        raise UsageError("session_idle_s must be positive and at most session_max_s", where=where)
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where a running server listens: ``<data>/endpoints.json``."""
+    """Where a running server listens: ``<data>/endpoints.json``.
+
+    Attributes:
+        page_certificate: The certificate that the operator listener shows, empty for plain HTTP.
+        first_admin: The one-time link of the first admin; told once, never written.
+    """
 
     http: str
     device: str
@@ -110,10 +161,13 @@ class Endpoints:
     broker_host: str
     broker_port: int
     pid: int
+    page_certificate: str = ""
+    first_admin: str = ""
 
     def to_json(self) -> dict[str, Any]:
         broker = {"host": self.broker_host, "port": self.broker_port}
-        return {"http": self.http, "device": self.device, "enrol": self.enrol, "broker": broker, "pid": self.pid}
+        found = {"http": self.http, "device": self.device, "enrol": self.enrol, "broker": broker, "pid": self.pid}
+        return {**found, "page_certificate": self.page_certificate} if self.page_certificate else found
 
     def write(self, data: Path) -> None:
         """Write the file, at once and whole."""
@@ -130,7 +184,8 @@ def read_endpoints(data: Path) -> Endpoints:
     try:
         found = json.loads((data / "endpoints.json").read_text())
         broker = found["broker"]
-        read = Endpoints(found["http"], found["device"], found["enrol"], broker["host"], broker["port"], found["pid"])
+        listeners = (found["http"], found["device"], found["enrol"], broker["host"], broker["port"], found["pid"])
+        read = Endpoints(*listeners, found.get("page_certificate", ""))
         os.kill(read.pid, 0)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError("no fleet server runs on this data folder", where=str(data), fix=fix) from error

@@ -35,6 +35,8 @@ _STANDS_FOR: Final = {
     "agent-camera": "opencv-python-headless",
     "agent-microphone": "pyalsaaudio",
     "fleet": "fastapi",
+    "postgres": "psycopg",
+    "s3": "boto3",
     "examples": "mlxtend",
     "dev": "pytest",
 }

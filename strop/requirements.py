@@ -11,7 +11,8 @@ from importlib import metadata
 __all__ = ["Requirement", "extras_of", "installed_version", "satisfies"]
 
 _LINE = re.compile(
-    r"(?P<name>[A-Za-z0-9._-]+)\s*(?P<bounds>[<>=!~0-9.,*a-z ]*?)\s*(;.*extra\s*==\s*['\"](?P<extra>.+?)['\"])?$"
+    r"(?P<name>[A-Za-z0-9._-]+)(\[[A-Za-z0-9,._-]+\])?\s*(?P<bounds>[<>=!~0-9.,*a-z ]*?)\s*"
+    r"(;.*extra\s*==\s*['\"](?P<extra>.+?)['\"])?$"
 )
 
 
@@ -39,6 +40,8 @@ def extras_of(lines: list[str] | None = None) -> dict[str, tuple[Requirement, ..
     Example:
         >>> extras_of(["typer>=0.15", "paho-mqtt<3,>=2.1; extra == 'agent'"])["agent"]
         (Requirement(name='paho-mqtt', bounds='<3,>=2.1'),)
+        >>> extras_of(["psycopg[binary]<4,>=3.2; extra == 'postgres'"])["postgres"]
+        (Requirement(name='psycopg', bounds='<4,>=3.2'),)
     """
     found: dict[str, list[Requirement]] = {}
     for line in metadata.requires("strop") or [] if lines is None else lines:

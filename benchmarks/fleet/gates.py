@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet.core.evidence import DeviceEvidence, Moments, Span
-from fleet.core.gates import GateLimits, judge_wave
+from fleet.core.gate_limits import GateLimits
+from fleet.core.gates import judge_wave
 
-__all__ = ["SCENARIOS", "Scenario", "Told", "run"]
+__all__ = ["SCENARIOS", "Scenario", "Told", "main", "run"]
 
 Array = NDArray[Any]
 BEFORE_ROWS: Final = 180

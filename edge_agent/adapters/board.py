@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edge_agent.adapters import binding, time_floor
+from edge_agent.adapters import accelerators_found, binding, time_floor
 
 __all__ = ["facts", "free_bytes", "free_inodes", "health", "rss_kb"]
 
@@ -26,7 +26,7 @@ def facts() -> dict[str, Any]:
     found: dict[str, Any] = {"machine": name.machine, "kernel": name.release, "python": platform.python_version()}
     text = _read(_MODEL).rstrip("\0\n")
     found["cores"], found["identity"] = os.cpu_count() or 1, binding.read_board().to_json()
-    return {**found, **({"model": text} if text else {})}
+    return {**found, **({"model": text} if text else {}), **accelerators_found.facts()}
 
 
 def health(folder: Path) -> dict[str, Any]:

@@ -5,13 +5,13 @@ Looking is cheap (two small files, once an hour); the helper is started for a re
 """
 
 import random
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from edge_agent.adapters import identity, time_floor
+from edge_agent.adapters.beside import Beside
 from edge_agent.adapters.trust import TrustHelper
 from edge_agent.core.renewal import pause_s, renew_at
 from edge_contract.errors import StropError
@@ -42,8 +42,8 @@ class Caretaker:
         share: Callable[[], float] = random.random,
     ) -> None:
         self._data, self._device, self._helper, self._log, self._share = data, device, helper, log, share
-        self._stopped, self._failures = threading.Event(), 0
-        self._thread = threading.Thread(target=self._run, name="caretaker", daemon=True)
+        self._failures = 0
+        self._thread = Beside("caretaker", lambda: self.look(time.time()), first_s=START_S * share())
 
     def start(self) -> None:
         """Begin to look after the identity, for ever, beside the caller."""
@@ -51,12 +51,7 @@ class Caretaker:
 
     def stop(self) -> None:
         """End; a helper that runs is not waited for."""
-        self._stopped.set()
-
-    def _run(self) -> None:
-        pause = START_S * self._share()
-        while not self._stopped.wait(pause):
-            pause = self.look(time.time())
+        self._thread.stop()
 
     def look(self, system: float) -> float:
         """Do what is due and return how long nothing will be, in seconds."""

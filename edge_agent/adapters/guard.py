@@ -15,7 +15,7 @@ from edge_agent.adapters.store import Journal
 from edge_agent.storage_config import Limits
 from edge_contract.errors import StoreError
 
-__all__ = ["MARK", "GuardedJournal", "StorageGuard", "written"]
+__all__ = ["MARK", "GuardedJournal", "StorageGuard", "own_bytes", "written"]
 
 MARK: Final = "storage.low"
 """This file in the data folder tells runners that captures have to stop."""
@@ -56,7 +56,7 @@ class StorageGuard:
             return
         self._look_at = mono + LOOK_S
         if mono >= self._count_at:
-            self._count_at, self._own = mono + OWN_S, _own_bytes(self._data)
+            self._count_at, self._own = mono + OWN_S, own_bytes(self._data)
         disk = self._disk(self._data)
         free = disk.f_bavail * disk.f_frsize
         self._tend_reserve(free)
@@ -162,7 +162,7 @@ def written(pid: str) -> int:
     return found.get("write_bytes", 0) - found.get("cancelled_write_bytes", 0)
 
 
-def _own_bytes(folder: Path) -> int:
+def own_bytes(folder: Path) -> int:
     """Return what the files of a folder take on the disk; a file that is shared by two names counts twice."""
     total = 0
     for path, _, names in os.walk(folder):

@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edge_agent.adapters.board import free_bytes, free_inodes
 from edge_agent.adapters.download import Cancelled, Downloader, Throttle, file_digest
-from edge_agent.adapters.patches import Fetcher
 from edge_agent.adapters.slots import SlotStore
 from edge_agent.adapters.spare import artefacts_for
 from edge_agent.adapters.trust import SignedBlob, TrustHelper
@@ -23,6 +23,9 @@ from edge_agent.core.events import Slots
 from edge_contract.errors import BundleError, ManifestError, SlotError
 from edge_contract.jobs import JobDocument
 from edge_contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, BundleFile, Manifest
+
+if TYPE_CHECKING:
+    from edge_agent.adapters.patches import Fetcher
 
 __all__ = ["Installer", "memory_kb", "needed_files"]
 
@@ -65,7 +68,6 @@ class Installer:
         self._open_context, self.throttle = open_context, throttle or Throttle()
         self._turn = turn or threading.Lock()
         self._signed: dict[str, dict[str, SignedBlob]] = {}
-        self.fetcher = Fetcher(slots)
 
     def preflight(self, job: JobDocument, wait: Callable[[float], bool]) -> None:
         """Is it signed, does it fit this device, is there room? Leaves the manifest on disk.
@@ -76,8 +78,23 @@ class Installer:
         manifest = self._manifest(job, self._facts(job, fresh=True), wait)
         if manifest.model != job.model:
             raise BundleError(f"the bundle is of model '{manifest.model}', the order says '{job.model}'")
-        missing = [f for f in needed_files(manifest, self._runtime) if not self._have(job, f)]
+        missing = [f for f in self.needed(manifest) if not self._have(job, f)]
         self._check_room(sum(f.size for f in missing), len(missing))
+
+    @cached_property
+    def fetcher(self) -> "Fetcher":
+        """What brings files; loaded with the first order."""
+        from edge_agent.adapters.patches import Fetcher
+
+        return Fetcher(self._slots)
+
+    def parse(self, data: bytes) -> Any:
+        """Return the manifest in bytes; raises ManifestError."""
+        return Manifest.from_bytes(data)
+
+    def needed(self, manifest: Any) -> tuple[BundleFile, ...]:
+        """Return the files that this device needs of a bundle; raises ManifestError."""
+        return needed_files(manifest, self._runtime)
 
     def _check_room(self, size: int, files: int) -> None:
         """Raise SlotError unless so many more bytes and files leave the margins free."""
@@ -98,7 +115,7 @@ class Installer:
         """
         facts = self._facts(job)
         manifest = self._manifest(job, facts, wait)
-        files = needed_files(manifest, self._runtime)
+        files = self.needed(manifest)
         total, done, told = sum(f.size for f in files), 0, 0.0
         source = self._downloader(wait)
         for entry in files:
@@ -129,12 +146,17 @@ class Installer:
             BundleError: A file is missing or changed; the download is thrown away.
             ManifestError, SlotError: Likewise.
         """
+        manifest = self.proved(job)
+        return self._slots.read(job.model), memory_kb(manifest, self._runtime)
+
+    def proved(self, job: JobDocument) -> Any:
+        """Return the manifest of a download that was made a slot; raises as ``verify``."""
         folder = self._place(job)
         try:
-            manifest = Manifest.from_bytes((folder / MANIFEST_NAME).read_bytes())
+            manifest = self.parse((folder / MANIFEST_NAME).read_bytes())
             if manifest.bundle_id != job.bundle:
                 raise BundleError("the manifest is of another bundle", where=str(folder))
-            for entry in needed_files(manifest, self._runtime):
+            for entry in self.needed(manifest):
                 if not _is(folder / entry.path, entry):
                     raise BundleError(f"file '{entry.path}' is missing or changed", where=str(folder))
         except OSError as error:
@@ -144,7 +166,7 @@ class Installer:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         self._slots.publish(job.model, job.bundle)
-        return self._slots.read(job.model), memory_kb(manifest, self._runtime)
+        return manifest
 
     def commit(self, job: JobDocument) -> Slots:
         """Pin the first model that proved itself as the factory model; raises SlotError."""
@@ -155,7 +177,8 @@ class Installer:
         """Return what is signed about the bundle and its files; asked again after a restart."""
         if fresh or job.bundle not in self._signed:
             with self._turn:
-                self._signed = {job.bundle: self._trust.refresh(self._device_url, [job.bundle])}
+                signed = self._trust.refresh(self._device_url, [job.bundle], model=job.model)
+                self._signed = {job.bundle: signed}
         return self._signed[job.bundle]
 
     def _downloader(self, wait: Callable[[float], bool]) -> Downloader:
@@ -165,7 +188,7 @@ class Installer:
         final = self._slots.folder(job.model, job.bundle)
         return final if final.is_dir() else self._slots.partial(job.model, job.bundle)
 
-    def _manifest(self, job: JobDocument, facts: dict[str, SignedBlob], wait: Callable[[float], bool]) -> Manifest:
+    def _manifest(self, job: JobDocument, facts: dict[str, SignedBlob], wait: Callable[[float], bool]) -> Any:
         signed = facts.get(job.bundle)
         if signed is None or not 0 < signed.length <= MAX_MANIFEST_BYTES:
             raise BundleError(f"bundle {job.bundle[:16]} is not among the signed targets", where=self._device_url)
@@ -178,7 +201,7 @@ class Installer:
             # A few kilobytes by which an order is judged; what is held on a metered link are the files behind it.
             small = Throttle(self.throttle.limit_bps)
             Downloader(self._device_url, self._open_context(), small, wait).fetch(job.bundle, signed.length, path)
-        return Manifest.from_bytes(path.read_bytes())
+        return self.parse(path.read_bytes())
 
     def _have(self, job: JobDocument, entry: BundleFile) -> bool:
         return _is(self._place(job) / entry.path, entry)
@@ -189,7 +212,7 @@ class Installer:
         for bundle in {slots.active, slots.standby, slots.factory} - {"", job.bundle}:
             folder = self._slots.folder(job.model, bundle)
             try:
-                other = Manifest.from_bytes((folder / MANIFEST_NAME).read_bytes())
+                other = self.parse((folder / MANIFEST_NAME).read_bytes())
             except (OSError, ManifestError):
                 continue
             twin = next((f for f in other.files if (f.sha256, f.size) == (entry.sha256, entry.size)), None)

@@ -23,9 +23,11 @@ from edge_contract.errors import BrokerError, StropError
 from edge_contract.messages import Death
 from edge_contract.topics import DOWN, NOT_EVERYWHERE, topic
 
-__all__ = ["Link", "Listener", "Whose", "full_jitter", "parse_address"]
+__all__ = ["Link", "Listener", "Whose", "full_jitter", "parse_address", "reconnect_pause"]
 
 STABLE_S: Final = 60.0
+SPREAD_S: Final = 10.0
+"""Ten thousand devices are then a thousand connections a second, about what a broker takes over TLS."""
 KEEPALIVE_S: Final = 30
 CONNECT_S: Final = 10.0
 MAX_PAYLOAD: Final = 1_000_000
@@ -48,6 +50,27 @@ def full_jitter(attempt: int, share: float, *, base_s: float = 1.0, cap_s: float
         M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
     """
     return share * min(cap_s, base_s * 2.0 ** min(attempt, 30))
+
+
+def reconnect_pause(attempt: int, lasted_s: float, share: float, *, cap_s: float = 300.0) -> tuple[int, float]:
+    """Return the number of failures in a row, and the pause before the next attempt in seconds.
+
+    A connection that stood for a minute and broke is most likely everybody's: the broker was restarted. The fleet
+    then comes back spread over ``SPREAD_S``, and not within a second.
+
+    Args:
+        attempt: Failures in a row before this end.
+        lasted_s: How long the connection that ended was good; 0 if it never was.
+        share: A uniform random number in [0, 1).
+        cap_s: Longest pause ever.
+
+    Example:
+        >>> reconnect_pause(0, 3600.0, 0.5), reconnect_pause(0, 0.0, 0.5), reconnect_pause(3, 5.0, 0.5)
+        ((0, 5.0), (1, 0.5), (4, 4.0))
+    """
+    if lasted_s >= STABLE_S:
+        return 0, full_jitter(0, share, base_s=SPREAD_S, cap_s=cap_s)
+    return attempt + 1, full_jitter(attempt, share, cap_s=cap_s)
 
 
 @dataclass(frozen=True)
@@ -146,8 +169,7 @@ class Link:
         attempt = 0
         while not self._stop.is_set():
             lasted = self._connect_once()
-            attempt = 0 if lasted >= STABLE_S else attempt + 1
-            pause = full_jitter(attempt - 1 if attempt else 0, self._random.random(), cap_s=self._cap_s)
+            attempt, pause = reconnect_pause(attempt, lasted, self._random.random(), cap_s=self._cap_s)
             self._stop.wait(pause)
 
     def _connect_once(self) -> float:
@@ -157,16 +179,19 @@ class Link:
         self._reason = ""
         self._session += 1
         began: list[float] = []
+        client: paho.Client | None = None
         try:
             client = self._new_client(self._session, began)
             client.connect(self._host, self._port, keepalive=KEEPALIVE_S)
         except (OSError, ssl.SSLError, StropError, ValueError) as error:
             self._listener.disconnected(f"no way to {self._host}:{self._port}: {error}")
+            _let_go(client)
             return 0.0
         client.loop_start()
         self._ended.wait()
         client.disconnect()
         client.loop_stop()
+        _let_go(client)
         self._client = None
         self._listener.disconnected(self._reason)
         return time.monotonic() - began[0] if began else 0.0
@@ -251,6 +276,17 @@ class Link:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+
+
+def _let_go(client: paho.Client | None) -> None:
+    """Take our callbacks out of a client that ended.
+
+    They hold it as it holds them, and with it two sockets of its own, until the garbage collector comes round: on a bad
+    link an agent had dozens of them.
+    """
+    if client is not None:
+        client.on_connect = client.on_subscribe = client.on_message = None
+        client.on_publish = client.on_disconnect = None
 
 
 def parse_address(text: str) -> tuple[str, int]:

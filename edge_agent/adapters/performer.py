@@ -27,9 +27,10 @@ from edge_agent.core.lane import Plan
 from edge_contract.batches import TelemetryBatch, encode_batch
 from edge_contract.errors import ContractError, DownloadError, EnrolmentError, SlotError, StoreError, StropError
 from edge_contract.manifest import MANIFEST_NAME, Manifest
+from edge_contract.messages import SOFTWARE
 from edge_contract.profile import ReferenceProfile
 
-__all__ = ["Performer", "Worker"]
+__all__ = ["PERSIST_PAUSE_S", "PERSIST_TRIES", "Performer", "Worker"]
 
 BATCH_BYTES: Final = 90_000
 """Plain bytes of a batch's rows: with frame and zlib never more than 100 KB."""
@@ -80,6 +81,16 @@ class LaneRim(Protocol):
     def re_enumerate(self) -> None: ...
 
 
+class SoftwareRim(Protocol):
+    """What an update of the agent's own software needs: its slots, its steps, and the way out of this process."""
+
+    @property
+    def slots(self) -> SlotStore: ...
+    @property
+    def installer(self) -> Installer: ...
+    def leave(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Rim:
     """The adapters that effects need.
@@ -91,6 +102,7 @@ class Rim:
         publish: The link's ``publish``, None on a device without a broker.
         post: Puts an event into the loop's queue; may be called from any thread.
         log: Writes a line: level, text.
+        software: Present if the agent can update itself.
     """
 
     slots: SlotStore
@@ -103,6 +115,7 @@ class Rim:
     post: Callable[[ev.Event], None]
     log: Callable[[str, str], None]
     commands: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = field(default_factory=dict)
+    software: SoftwareRim | None = None
 
 
 class Performer:
@@ -118,9 +131,12 @@ class Performer:
         self._throttle, self._trust, self._device = rim.throttle, rim.trust, device
         self._publish, self._post, self._log = rim.publish, rim.post, rim.log
         self._closing = threading.Event()
+        self.is_patient = True
         self._checks, self._errands, self._commands = Worker("checks"), Worker("commands"), rim.commands
         self._resets = Worker("resets")
-        self._steps = {key: Worker(f"steps {key}".strip()) for key in rim.lanes}
+        self._software = rim.software
+        keys = [*rim.lanes, *([SOFTWARE] if rim.software else [])]
+        self._steps = {key: Worker(f"steps {key}".strip()) for key in keys}
         self._cancels: dict[str, threading.Event] = {}
         self._how: dict[type[ef.Effect], Callable[[Any], list[ev.Event]]] = {
             ef.Persist: self._persist,
@@ -136,6 +152,7 @@ class Performer:
             ef.StartRunner: self._start_runner,
             ef.StopRunner: self._stop_runner,
             ef.ReEnumerate: self._re_enumerate,
+            ef.Restart: self._restart,
             ef.Command: self._command,
             ef.KeepRow: self._keep,
             ef.DropRows: self._drop,
@@ -166,13 +183,19 @@ class Performer:
         self._resets.close()
 
     def _persist(self, effect: ef.Persist) -> list[ev.Event]:
-        """Write the journal. On a full disk nothing may go on, but the runner does: wait for space, then give up."""
+        """Write the journal. On a full disk nothing may go on, but the runner does: wait for space, then give up.
+
+        Whoever is not ``is_patient`` hears of the first refusal at once, and waits itself.
+        """
         for _ in range(PERSIST_TRIES):
             try:
                 self._journal.write(effect.journal)
+                self.is_patient = True
                 return []
             except StoreError as error:
                 self._log("error", str(error))
+                if not self.is_patient:
+                    raise
                 if self._closing.wait(PERSIST_PAUSE_S):
                     break
         self._journal.write(effect.journal)
@@ -224,7 +247,8 @@ class Performer:
 
     def _run_step(self, step: str, effect: ef.RunStep, cancel: threading.Event) -> tuple[Any, ...]:
         job = effect.job
-        installer = self._lanes[effect.lane].installer
+        ours = self._software if effect.lane == SOFTWARE else None
+        installer = ours.installer if ours else self._lanes[effect.lane].installer
         if step == "preflight":
             installer.preflight(job, cancel.wait)
         elif step == "download":
@@ -266,19 +290,29 @@ class Performer:
 
     def _flip(self, effect: ef.FlipSlots) -> list[ev.Event]:
         try:
-            slots = self._slots.flip(effect.model, effect.active, effect.standby)
+            slots = self._store(effect).flip(effect.model, effect.active, effect.standby)
             self._log(
                 "info", f"active is {effect.active[:16] or 'nothing'}, standby {effect.standby[:16] or 'nothing'}"
             )
             return [ev.Flipped(clock.now(), slots, lane=effect.lane)]
         except (SlotError, OSError) as error:
             self._log("error", str(error))
-            return [ev.Flipped(clock.now(), self._slots.read(effect.model), str(error), lane=effect.lane)]
+            return [ev.Flipped(clock.now(), self._store(effect).read(effect.model), str(error), lane=effect.lane)]
+
+    def _store(self, effect: ef.OfLane) -> SlotStore:
+        """Return where the slots are of which an effect speaks."""
+        return self._software.slots if self._software and effect.lane == SOFTWARE else self._slots
+
+    def _restart(self, _effect: ef.Restart) -> list[ev.Event]:
+        if self._software:
+            self._log("info", "this process ends for the launcher")
+            self._software.leave()
+        return []
 
     def _forget(self, effect: ef.Forget) -> list[ev.Event]:
         def task() -> None:
             try:
-                self._slots.forget(effect.model, effect.keep)
+                self._store(effect).forget(effect.model, effect.keep)
             except (SlotError, OSError) as error:
                 self._log("warning", f"cannot delete old slots: {error}")
 

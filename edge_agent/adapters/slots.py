@@ -97,6 +97,10 @@ class SlotStore:
         self._disk.make_folder(path)
         return path
 
+    def is_complete(self, model: str, bundle: str) -> bool:
+        """True if a pointer may lead to a bundle; raises SlotError as ``folder``."""
+        return (self.folder(model, bundle) / MANIFEST_NAME).is_file()
+
     def read(self, model: str) -> Slots:
         """Return where the pointers lead; a pointer to nothing complete counts as empty."""
         if not is_name(model):
@@ -108,7 +112,7 @@ class SlotStore:
     def _target(self, model: str, pointer: str) -> str:
         try:
             bundle = (self.root / model / pointer).readlink().name
-            return bundle if (self.folder(model, bundle) / MANIFEST_NAME).is_file() else ""
+            return bundle if self.is_complete(model, bundle) else ""
         except (OSError, SlotError):
             return ""
 
@@ -182,7 +186,7 @@ class SlotStore:
         link = self.root / model / pointer
         if self._target(model, pointer) == bundle and (bundle or not link.is_symlink()):
             return
-        if bundle and not (self.folder(model, bundle) / MANIFEST_NAME).is_file():
+        if bundle and not self.is_complete(model, bundle):
             raise SlotError("is not complete", where=f"slot {bundle[:16]} of model {model}", fix="install it again")
         fresh = link.with_name(f".{pointer}.new")
         try:

@@ -21,7 +21,7 @@ from edge_contract.errors import ContractError, StoreError
 __all__ = ["Journal", "OutboxStore"]
 
 COMMIT_S: Final = 1.0
-COMMIT_METRIC_S: Final = 600.0
+COMMIT_METRIC_S: Final = 1800.0
 COMMIT_ROWS: Final = 500
 PENDING_BYTES: Final = 1_000_000
 """While the disk refuses, so many bytes of rows are kept in memory, the most important ones."""
@@ -104,15 +104,31 @@ class OutboxStore:
         """Open the database and look at its rows; put a damaged one aside and begin anew."""
         try:
             self._db = self._open()
-            self._on_disk = {(h.boot, h.cls): h.rows for h in self.held()}
+            self._on_disk = self._count()
         except sqlite3.OperationalError:
             raise  # no space, an error of the disk: it may pass, and then all rows are still there
         except sqlite3.DatabaseError:
             self.path.replace(self.path.with_suffix(".damaged"))
             self._db = self._open()
 
+    def _count(self) -> dict[tuple[str, str], int]:
+        """Return the rows of each queue on disk; the database is closed if they cannot be read."""
+        try:
+            return {(h.boot, h.cls): h.rows for h in self.held()}
+        except sqlite3.DatabaseError:
+            self._db.close()
+            raise
+
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            self._prepare(db)
+        except sqlite3.DatabaseError:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA cache_size=-256")  # KiB: the whole process is to stay below 30 MB
@@ -121,7 +137,6 @@ class OutboxStore:
         with contextlib.suppress(sqlite3.OperationalError):  # on a full disk; it only saves a few bytes
             db.execute("DELETE FROM boots WHERE no NOT IN (SELECT boot FROM rows)")
         self._boots = {boot: no for no, boot in db.execute("SELECT no, boot FROM boots")}
-        return db
 
     def held(self) -> tuple[Held, ...]:
         """Return what is on disk, oldest boot first."""

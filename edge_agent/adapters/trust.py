@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_contract import canonical, errors
-from edge_contract.errors import DownloadError, StropError
+from edge_contract.errors import BundleError, DownloadError, StropError
 from edge_contract.jobs import JobDocument
 
 __all__ = ["SignedBlob", "TrustHelper"]
 
 TIMEOUT_S: Final = 120.0
+BUILD_S: Final = 3600.0
+"""A board with a slow card installs some thousand files."""
 _ROOT: Final = Path(__file__).resolve().parents[2]  # the folder from which this very edge_agent was imported
 
 
@@ -56,18 +58,21 @@ class TrustHelper:
         reply = self._ask("enrol", server=server, token=token, device=device, replace=replace)
         return dict(reply["endpoints"])
 
-    def refresh(self, base_url: str, targets: Iterable[str], *, now: float | None = None) -> dict[str, SignedBlob]:
+    def refresh(
+        self, base_url: str, targets: Iterable[str], *, model: str = "", now: float | None = None
+    ) -> dict[str, SignedBlob]:
         """Return what is signed about these blobs and, for a bundle's manifest, about every file of the bundle.
 
         Args:
             base_url: The server's device URL, without ``/tuf``.
             targets: SHA-256 of each blob.
+            model: The model that they are wanted for; empty asks for what the fleet's own key signed.
             now: The system's clock in seconds since 1970, if not the helper's own.
 
         Raises:
             SignatureError, DownloadError, EnrolmentError: As ``edge_agent.adapters.tuf_client.refresh``.
         """
-        reply = self._ask("refresh", base_url=base_url, targets=list(targets), **_given(now))
+        reply = self._ask("refresh", base_url=base_url, targets=list(targets), model=model, **_given(now))
         return {
             sha256: SignedBlob(int(facts["length"]), dict(facts["custom"] or {}))
             for sha256, facts in reply["targets"].items()
@@ -100,26 +105,38 @@ class TrustHelper:
         reply = self._ask("capture", device=device, allowed=allowed, may_send=may_send)
         return {name: reply[name] for name in ("campaign", "sent", "waiting", "forgotten", "refused")}
 
-    def _ask(self, operation: str, **fields: Any) -> dict[str, Any]:
+    def build(self, release: str, version: str, python: str, wheels: list[dict[str, str]]) -> dict[str, Any]:
+        """Make the environment of a release of the agent; what it says of itself after a look at this device.
+
+        Raises:
+            BundleError, SlotError: As ``edge_agent.software.build.build``.
+        """
+        words = {"release": release, "version": version, "python": python, "wheels": wheels}
+        try:
+            return self._ask("build", limit_s=BUILD_S, **words)
+        except DownloadError as error:  # no network is needed: too slow a board will be too slow again
+            raise BundleError(error.what, where=error.where) from error
+
+    def _ask(self, operation: str, *, limit_s: float = 0.0, **fields: Any) -> dict[str, Any]:
         request = canonical.dumps({"op": operation, "data": str(self._data), **fields})
-        reply = _read_reply(self._run(operation, request), operation)
+        reply = _read_reply(self._run(operation, request, limit_s or self._timeout_s), operation)
         if reply.get("ok") is True:
             return reply
         raise _error(reply)
 
-    def _run(self, operation: str, request: bytes) -> "subprocess.CompletedProcess[bytes]":
+    def _run(self, operation: str, request: bytes, limit_s: float) -> "subprocess.CompletedProcess[bytes]":
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
         try:
             return subprocess.run(
                 [self._python, "-P", "-m", "edge_agent.trust_helper"],  # -P: never import from the working directory
                 input=request,
                 capture_output=True,
-                timeout=self._timeout_s,
+                timeout=limit_s,
                 env={**os.environ, "PYTHONPATH": path},
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            what = f"no answer to '{operation}' within {self._timeout_s:g} s"
+            what = f"no answer to '{operation}' within {limit_s:g} s"
             raise DownloadError(what, where="trust helper", fix="it is tried again later") from error
         except OSError as error:
             fix = "set the agent's python to one that has 'strop[agent]'"

@@ -10,6 +10,7 @@ import datetime as dt
 import fcntl
 import http.client
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,8 +21,10 @@ from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
 from edge_agent.adapters import time_floor, time_hint, tls
-from edge_contract import durable
+from edge_contract import delegations, durable
 from edge_contract.errors import DownloadError, EnrolmentError, SignatureError, StropError
+from edge_contract.software import SOFTWARE
+from edge_contract.topics import is_name
 
 __all__ = ["SIGNED_AT", "DeviceUpdater", "Fetcher", "refresh"]
 
@@ -91,7 +94,9 @@ class DeviceUpdater(Updater):
         return self._trusted_set.targets.version
 
 
-def refresh(data: Path, base_url: str, wanted: Iterable[str], system_time: float) -> dict[str, dict[str, Any]]:
+def refresh(
+    data: Path, base_url: str, wanted: Iterable[str], system_time: float, model: str = ""
+) -> dict[str, dict[str, Any]]:
     """Refresh the metadata, then return what is signed about the wanted blobs.
 
     Args:
@@ -99,6 +104,7 @@ def refresh(data: Path, base_url: str, wanted: Iterable[str], system_time: float
         base_url: The server's device URL; metadata is below ``/tuf/``.
         wanted: SHA-256 of blobs. For a bundle's manifest the files that it signs along are told as well.
         system_time: The system's clock, in seconds since 1970.
+        model: The model that the blobs are wanted for: the team that signs it may have signed them, too.
 
     Returns:
         sha256 → {"length": bytes, "custom": object or None}.
@@ -114,15 +120,29 @@ def refresh(data: Path, base_url: str, wanted: Iterable[str], system_time: float
         fcntl.flock(lock, fcntl.LOCK_EX)  # two helpers must not write the same metadata
         now = time_hint.now(data, [base_url], system_time)
         try:
-            return _refresh(data, base_url, root, wanted, now)
+            return _refresh(data, base_url, root, _Wish(tuple(wanted), model), now)
         except (DownloadError, SignatureError) as error:
             if not (tls.doubts_clock(error) or isinstance(error.__cause__, exceptions.ExpiredMetadataError)):
                 raise
             now = time_hint.second_opinion(data, [base_url], system_time, now, error)
-            return _refresh(data, base_url, root, wanted, now)
+            return _refresh(data, base_url, root, _Wish(tuple(wanted), model), now)
 
 
-def _refresh(data: Path, base_url: str, root: bytes, wanted: Iterable[str], now: float) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Wish:
+    """Blobs, and the model whose they are."""
+
+    blobs: tuple[str, ...]
+    model: str
+
+    def names(self, sha256: str) -> list[str]:
+        """Under which names one may be signed: by the fleet, and by the team that has the model."""
+        # The agent's own software is nobody's but the fleet's, whatever a team was given by a careless pattern.
+        has_team = is_name(self.model) and self.model != SOFTWARE
+        return [f"blobs/{sha256}", *([delegations.name_of(self.model, sha256)] if has_team else [])]
+
+
+def _refresh(data: Path, base_url: str, root: bytes, wanted: _Wish, now: float) -> dict[str, dict[str, Any]]:
     folder = data / "tuf"
     fetcher = Fetcher(tls.connect(base_url, tls.device_context(data / "identity")))
     try:
@@ -148,11 +168,11 @@ def _anchor(data: Path) -> bytes:
         raise EnrolmentError("no trusted root.json", where=str(path), fix=fix) from error
 
 
-def _look_up(updater: DeviceUpdater, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
+def _look_up(updater: DeviceUpdater, wanted: _Wish) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    queue = list(dict.fromkeys(wanted))
+    queue = list(dict.fromkeys(wanted.blobs))
     for sha256 in queue:
-        target = updater.get_targetinfo(f"blobs/{sha256}")
+        target = next(filter(None, map(updater.get_targetinfo, wanted.names(sha256))), None)
         if target is None or target.hashes.get("sha256") != sha256:
             fix = "sign the bundle with 'strop export keys sign' and publish targets.json"
             what = f"blob {sha256[:16]} is not signed in targets version {updater.targets_version}"

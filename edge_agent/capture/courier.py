@@ -6,12 +6,12 @@ not allowed (any more), what an earlier campaign left is forgotten at the start,
 """
 
 import random
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from edge_agent.adapters.beside import Beside
 from edge_agent.adapters.trust import TrustHelper
 from edge_agent.capture import ring
 from edge_agent.core.renewal import pause_s
@@ -21,7 +21,9 @@ __all__ = ["Courier"]
 
 LOOK_S: Final = 30.0
 ERRAND_S: Final = 900.0
-"""Between two errands: how late a device learns of a campaign, and how long a sample waits at most."""
+"""Between two errands: how late a device learns of a campaign that nobody told it of, and how long a sample waits."""
+NUDGE_S: Final = 2.0
+"""Within so many seconds it asks when it is told to; a fleet that is told at once does not ask at once."""
 
 
 class Courier:
@@ -50,24 +52,34 @@ class Courier:
     ) -> None:
         self._data, self._device, self._helper, self._log, self._allowed = data, device, helper, log, allowed
         self._may_send, self._is_drifted = may_send, is_drifted
-        self._stopped, self._failures, self._due, self._told = threading.Event(), 0, 0.0, ""
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._failures, self._due, self._told = 0, 0.0, ""
+        self._is_nudged = False
+        self._thread = Beside("courier", self._looked, first_s=LOOK_S)
 
     def start(self) -> None:
         """Begin, where captures are allowed; else forget what is left of one."""
         if self._allowed:
+            self._due = time.monotonic() + LOOK_S * random.random()
             self._thread.start()
         elif (self._data / "capture").exists():
             self._log("info", f"captures are not allowed: {ring.forget_all(self._data)} samples forgotten")
 
     def stop(self) -> None:
         """End; a helper that runs is not waited for."""
-        self._stopped.set()
+        self._thread.stop()
 
-    def _run(self) -> None:
-        self._due = time.monotonic() + LOOK_S * random.random()
-        while not self._stopped.wait(LOOK_S):
-            self.look(time.monotonic())
+    def nudge(self, _body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Ask for orders soon: the command ``captures``. Where captures are not allowed, nothing is asked."""
+        if self._allowed:
+            self._is_nudged = True
+            self._thread.wake(NUDGE_S)
+        return {"allowed": self._allowed}
+
+    def _looked(self) -> float:
+        if self._is_nudged:  # here, not in nudge: an errand under way would overwrite it at its end
+            self._is_nudged, self._due = False, 0.0
+        self.look(time.monotonic())
+        return LOOK_S
 
     def look(self, mono: float) -> None:
         """Mark drift for the runner, and run an errand if one is due."""

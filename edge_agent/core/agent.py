@@ -45,7 +45,7 @@ def _of_job(act: Callable[[Lane, Any], tuple[Lane, list[Effect]]]) -> Callable[[
     """Return the handler of an event that names the order under way; one that is over concerns nobody."""
 
     def handler(state: State, event: Any) -> Outcome:
-        for key, lane in state.lanes.items():
+        for key, lane in state.ordered.items():
             execution = lane.update.execution
             if execution is not None and execution.job.job_id == event.job_id:
                 changed, effects = act(lane, event)
@@ -81,7 +81,7 @@ def _connected(state: State, event: ev.Connected) -> Outcome:
     state = replace(state, is_connected=True, session=event.session, told=(), outbox=state.outbox.offline())
     state = replace(state, next_beat=min(state.next_beat, event.at.mono + state.settings.heartbeat_s))
     effects: list[Effect] = [reports.birth(state, event.at)]
-    for key, lane in state.lanes.items():
+    for key, lane in state.ordered.items():
         effects += reports.status(lane, event.at)
         tried, again = steps.retry(lane, event.at, now=True)
         state, effects = state.with_lane(tried), [*effects, *stamp(again, key)]
@@ -95,7 +95,7 @@ def _disconnected(state: State, event: ev.Disconnected) -> Outcome:
 
 
 def _published(state: State, event: ev.Published) -> Outcome:
-    for lane in state.lanes.values():
+    for lane in state.ordered.values():
         finished = lane.update.finished
         if finished is not None and not finished.is_confirmed and event.token == f"result:{finished.job_id}":
             confirmed = replace(lane.update, finished=replace(finished, is_confirmed=True))

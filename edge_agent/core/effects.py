@@ -28,6 +28,7 @@ __all__ = [
     "ReadProfile",
     "RemoveRows",
     "Report",
+    "Restart",
     "RunCommand",
     "RunStep",
     "Save",
@@ -39,12 +40,22 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Effect:
-    """The root of all effects."""
+    """The root of all effects. What a dataclass would generate for each of them stands here once: 5 KB a class."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({told})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class OfLane(Effect):
     """The root of what concerns one model; ``lane`` is the key of its lane, which ``stamp`` fills in."""
 
@@ -61,19 +72,19 @@ def stamp(effects: Iterable[Effect], lane: str) -> list[Effect]:
     return [replace(effect, lane=lane) if isinstance(effect, OfLane) else effect for effect in effects]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Persist(Effect):
     """Write the journal durably, whole: after this returns, a power cut cannot undo it."""
 
     journal: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Save(Effect):
     """Inside the core: persist what is now known. ``agent`` turns it into ``Persist``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report(OfLane):
     """Inside the core: tell the server how the order stands. ``agent`` turns it into ``Publish``.
 
@@ -83,7 +94,7 @@ class Report(OfLane):
     again: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Note(OfLane):
     """Inside the core: a row for the outbox. ``agent`` turns it into ``KeepRow``."""
 
@@ -91,7 +102,7 @@ class Note(OfLane):
     body: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Publish(Effect):
     """Say something on a channel at QoS 1; with a ``token`` the broker's PUBACK comes back as Published."""
 
@@ -101,7 +112,7 @@ class Publish(Effect):
     token: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class CheckJob(Effect):
     """Let the trust helper check an order's envelope."""
 
@@ -109,7 +120,7 @@ class CheckJob(Effect):
     payload: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunCommand(Effect):
     """Carry out a heavy command beside the loop; its answer comes back as ``CommandDone`` or ``HandlerFailed``."""
 
@@ -118,7 +129,7 @@ class RunCommand(Effect):
     body: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunStep(OfLane):
     """Start a slow step of an execution beside the loop: ``preflight``, ``download``, ``verify``, ``commit``."""
 
@@ -126,14 +137,14 @@ class RunStep(OfLane):
     job: JobDocument
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class AbortStep(OfLane):
     """Stop whatever step runs for this order; its result no longer matters."""
 
     job_id: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SetPace(Effect):
     """How fast downloads may go from now on: kilobytes a second, 0 for no limit; ``held`` stops them, and says why."""
 
@@ -141,7 +152,12 @@ class SetPace(Effect):
     held: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
+class Restart(Effect):
+    """End this process cleanly and let the launcher choose anew which release of the agent runs."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FlipSlots(OfLane):
     """Point ``active`` and ``standby`` at these bundles, durably; empty removes the pointer."""
 
@@ -150,7 +166,7 @@ class FlipSlots(OfLane):
     standby: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Forget(OfLane):
     """Delete every slot and half-finished download that no pointer holds and that is not in ``keep``."""
 
@@ -158,7 +174,7 @@ class Forget(OfLane):
     keep: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ReadProfile(OfLane):
     """Read a bundle's reference profile for our runtime."""
 
@@ -166,7 +182,7 @@ class ReadProfile(OfLane):
     bundle: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StartRunner(OfLane):
     """Start the runner process; ``is_on_cpu``: without its accelerator, by this bundle's file for the CPU."""
 
@@ -175,17 +191,17 @@ class StartRunner(OfLane):
     bundle: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ReEnumerate(OfLane):
     """Let the kernel find the lane's accelerator anew; the end comes back as ``ReEnumerated``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StopRunner(OfLane):
     """End the runner process, by force if it does not listen."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Command(OfLane):
     """One line to the runner. ``bundle`` names a slot whose folder the adapter fills in."""
 
@@ -194,7 +210,7 @@ class Command(OfLane):
     bundle: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class KeepRow(Effect):
     """Put a row into the outbox; ``body`` is its canonical JSON."""
 
@@ -205,7 +221,7 @@ class KeepRow(Effect):
     body: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DropRows(Effect):
     """Delete the oldest rows of a queue until ``size`` bytes are free, and count them as dropped."""
 
@@ -214,14 +230,14 @@ class DropRows(Effect):
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class CountLost(Effect):
     """Count a row that was dropped before it was ever stored."""
 
     cls: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RemoveRows(Effect):
     """The server has these rows: delete them."""
 
@@ -230,7 +246,7 @@ class RemoveRows(Effect):
     up_to_seq: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SendBatch(Effect):
     """Publish the oldest rows of a queue as one batch."""
 
@@ -239,7 +255,7 @@ class SendBatch(Effect):
     after_seq: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Log(Effect):
     """One line for the log file."""
 

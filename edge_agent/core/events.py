@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_agent.core.outbox import Held
+from edge_agent.core.runner import Runner
 from edge_contract.jobs import JobDocument
 from edge_contract.profile import ReferenceProfile
 from edge_contract.summary import Counters
@@ -34,6 +35,7 @@ __all__ = [
     "RunnerSaid",
     "Sample",
     "Slots",
+    "Software",
     "StepDone",
     "StepFailed",
     "Stopping",
@@ -57,6 +59,21 @@ class Slots:
     standby: str = ""
     factory: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Software:
+    """What the launcher told this process; a process that somebody else started has none.
+
+    Attributes:
+        running: The release that this process is, empty: as it was installed.
+        slots: The pointers to releases.
+        failed: Release → why the launcher does not start it.
+    """
+
+    running: str = ""
+    slots: Slots = Slots()
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,33 +103,43 @@ class Conditions:
 class Sample:
     """What is read once a second: the runner's counters, the board's health as plain numbers, and the conditions.
 
-    ``counters`` is (epoch, bundle id, counts since the epoch began), or None while no runner writes.
+    ``counters`` is (epoch, bundle id, counts since the epoch began), or None while no runner writes; ``times`` is the
+    fine histogram of the same inferences' times, empty where the runner is older than it.
     """
 
     counters: tuple[int, str, Counters] | None = None
     health: Mapping[str, Any] = field(default_factory=dict)
     conditions: Conditions = Conditions()
+    times: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Event:
-    """The root of all events."""
+    """The root of all events. Each is one happening, so none is equal to another; that also spares the memory that
+    generated methods take: 5 KB a class.
+    """
 
     at: Instant
 
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({told})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LaneEvent(Event):
     """The root of what concerns one model; ``lane`` is the key of its lane, empty for the first."""
 
     lane: str = field(default="", kw_only=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Booted(Event):
     """The process started: what the journal, the slots and the outbox held.
 
     ``model`` and ``slots`` are the first model's; ``others`` has the slots of the other lanes by their keys.
+    ``software`` is None if no launcher started us: then the agent cannot update itself.
+    ``runners`` answer already, by the keys of their lanes: the disk refused the journal at first.
     """
 
     model: str
@@ -121,9 +148,11 @@ class Booted(Event):
     outbox: tuple[Held, ...]
     dropped: Mapping[str, int]
     others: Mapping[str, Slots] = field(default_factory=dict)
+    software: Software | None = None
+    runners: Mapping[str, Runner] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tick(Event):
     """A second passed. ``sample`` is the first lane's, ``others`` has those of the other lanes by their keys."""
 
@@ -131,26 +160,26 @@ class Tick(Event):
     others: Mapping[str, Sample] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Stopping(Event):
     """The process was asked to end cleanly."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Connected(Event):
     """The broker took us and our subscriptions; ``session`` counts connections within this boot."""
 
     session: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Disconnected(Event):
     """The link is gone."""
 
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Message(Event):
     """Bytes from the broker on one of our channels, such as ``job/next``."""
 
@@ -158,7 +187,7 @@ class Message(Event):
     payload: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class CommandDone(Event):
     """The rim carried out a heavy command, or refused it (``ok`` is False, ``body["error"]`` says why)."""
 
@@ -167,7 +196,7 @@ class CommandDone(Event):
     body: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class HandlerFailed(Event):
     """Whoever handled a message crashed; ``key`` is ``commands.key_of`` the message."""
 
@@ -175,14 +204,14 @@ class HandlerFailed(Event):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Published(Event):
     """The broker confirmed a publication that asked for it by a token."""
 
     token: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class JobChecked(Event):
     """The trust helper found an order genuine; ``envelope`` is the SHA-256 of the envelope's bytes."""
 
@@ -190,7 +219,7 @@ class JobChecked(Event):
     job: JobDocument
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class JobRefused(Event):
     """The trust helper refused an order, or could not run (``may_retry``)."""
 
@@ -199,7 +228,7 @@ class JobRefused(Event):
     may_retry: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Progress(LaneEvent):
     """Bytes of a download that are safe on disk."""
 
@@ -208,7 +237,7 @@ class Progress(LaneEvent):
     total: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StepDone(LaneEvent):
     """A slow step of an execution ended well: ``preflight``, ``download``, ``verify`` or ``commit``.
 
@@ -223,7 +252,7 @@ class StepDone(LaneEvent):
     fetched: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StepFailed(LaneEvent):
     """A slow step failed; with ``may_retry`` the cause may pass by itself, such as a lost network."""
 
@@ -233,7 +262,7 @@ class StepFailed(LaneEvent):
     may_retry: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Flipped(LaneEvent):
     """The pointers were written and read back."""
 
@@ -241,7 +270,7 @@ class Flipped(LaneEvent):
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProfileRead(LaneEvent):
     """The reference profile of a bundle in a slot, None if it has none that can be read."""
 
@@ -249,28 +278,28 @@ class ProfileRead(LaneEvent):
     profile: ReferenceProfile | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunnerSaid(LaneEvent):
     """One line from the runner, decoded: see the protocol in ``docs/agent.md``."""
 
     words: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RunnerExited(LaneEvent):
     """The runner process is gone."""
 
     code: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ReEnumerated(LaneEvent):
     """The kernel looked for the accelerator anew, or could not, for a reason."""
 
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class BatchSent(Event):
     """A batch went out with rows up to ``up_to_seq``; 0 means that there was nothing to send."""
 
@@ -279,7 +308,7 @@ class BatchSent(Event):
     up_to_seq: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RowsGone(Event):
     """The store deleted rows of a queue, as the core had asked: after an ack, or ``dropped`` by policy."""
 

@@ -3,7 +3,7 @@
 
 from dataclasses import replace
 
-from edge_agent.core import reports, update, waiting
+from edge_agent.core import reports, software, update, waiting
 from edge_agent.core.effects import CountLost, Effect, Log, Note, Persist, Report, RunStep, Save, stamp
 from edge_agent.core.events import Instant
 from edge_agent.core.execution import Update
@@ -11,6 +11,7 @@ from edge_agent.core.lane import Lane, wanted
 from edge_agent.core.state import State, journal
 from edge_agent.core.swap import HOT, choose
 from edge_contract.errors import ContractError
+from edge_contract.messages import SOFTWARE
 from edge_contract.states import Phase
 
 __all__ = ["Outcome", "settle", "translate"]
@@ -41,7 +42,7 @@ def translate(state: State, asked: list[Effect], at: Instant) -> Outcome:
 
 def _keep(state: State, note: Note, at: Instant) -> Outcome:
     body = note.body
-    if len(state.lanes) > 1 and note.cls in _NAMED and note.lane:
+    if (len(state.lanes) > 1 or note.lane == SOFTWARE) and note.cls in _NAMED and note.lane:
         body = {**body, "model": state.lane(note.lane).model}
     try:
         outbox, effects = state.outbox.put(note.cls, at.wall, body)
@@ -53,9 +54,12 @@ def _keep(state: State, note: Note, at: Instant) -> Outcome:
 def settle(state: State, at: Instant) -> Outcome:
     """Follow the facts of each lane, bring its runner to what is wanted, and tell what changed."""
     effects: list[Effect] = []
-    for key in state.lanes:
+    state = software.looked(state, at)
+    for key in state.ordered:
         state, followed = _follow(state, key, at)
         effects += followed
+    state, left = software.leave(state)
+    effects += left
     for key, lane in state.lanes.items():
         runner, commands = lane.runner.converge(wanted(lane), at.mono)
         state, effects = state.with_lane(replace(lane, runner=runner)), effects + stamp(commands, key)
@@ -66,11 +70,13 @@ def settle(state: State, at: Instant) -> Outcome:
 def _follow(state: State, key: str, at: Instant) -> Outcome:
     effects: list[Effect] = []
     for _ in Phase:  # each round leaves a phase, and none is entered twice
-        lane, waited = waiting.look(_plan_swap(state.lanes[key], _promised_kb(state, key)), at)
+        planned = _plan_swap(state.lane(key), _promised_kb(state, key))
+        lane, waited = waiting.look(planned, at, software.in_the_way(state, planned))
         state, more = translate(state.with_lane(lane), stamp(waited, key), at)
         effects += more
-        lane = state.lanes[key]
-        found = update.fact(lane.update, lane.slots, lane.runner, at)
+        lane = state.lane(key)
+        is_ours = key == SOFTWARE
+        found = software.fact(state, at) if is_ours else update.fact(lane.update, lane.slots, lane.runner, at)
         if found is None:
             break
         changed, asked = update.advance(_with_baseline(lane), found[0], lane.slots, at, found[1])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from edge_agent.core import reset, update
+from edge_agent.core import reset, shadowing, update
 from edge_agent.core.effects import Effect, Note
 from edge_agent.core.events import RunnerExited, RunnerSaid
 from edge_agent.core.lane import Lane
@@ -57,6 +57,9 @@ def _results(lane: Lane, words: Mapping[str, Any]) -> Outcome:
 def _witness(lane: Lane, words: Mapping[str, Any]) -> Lane:
     """Take errors, and the comparison with the previous model, as evidence of the trial."""
     is_error = words["event"] == "error"
+    if not is_error and shadowing.is_of(lane.update.execution, words, lane.runner):
+        seen = lane.update.attempt.evidence.shadowed(words)
+        return replace(lane, update=lane.update.trying(evidence=seen))
     if not _is_trial_of(lane, str(words.get("bundle", "")) if is_error else lane.runner.active):
         return lane
     seen, execution = lane.update.attempt.evidence, lane.update.execution

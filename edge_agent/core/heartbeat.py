@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from edge_agent.core import flow, orders, reports, reset, steps, storage, telemetry
+from edge_agent.core import flow, orders, reports, reset, software, steps, storage, telemetry
 from edge_agent.core.effects import Effect, FlipSlots, Note, ReadProfile, Save, SetPace, stamp
 from edge_agent.core.events import Instant, Sample, Tick
 from edge_agent.core.execution import POINTER_MAY_HAVE_MOVED
@@ -33,6 +33,7 @@ def ticked(state: State, event: Tick) -> Outcome:
     whole: tuple[Callable[[State], Outcome], ...] = (
         _set_pace,
         *(lambda s, key=key: _each(s, key, at) for key in state.lanes),
+        lambda s: software.ticked(s, at),
         lambda s: orders.recheck(s, at),
         lambda s: _beat(s, at),
         lambda s: send(s, at),
@@ -47,7 +48,9 @@ def ticked(state: State, event: Tick) -> Outcome:
 def _each(state: State, key: str, at: Instant) -> Outcome:
     """One lane's second."""
     effects: list[Effect] = []
-    for one in (steps.expire, steps.retry, _fall_back, reset.passed, _watch):
+    # A model that the release on trial cannot load is no fault of the model.
+    mend = () if software.is_on_trial(state) else (_fall_back,)
+    for one in (steps.expire, steps.retry, *mend, reset.passed, _watch):
         lane, asked = one(state.lanes[key], at)
         state, more = flow.translate(state.with_lane(lane), stamp(asked, key), at)
         effects += more

@@ -153,7 +153,7 @@ def wanted(lane: Lane) -> Wanted:
     elif execution is not None:
         bundle, phase = execution.job.bundle, execution.phase
         is_checked = phase is Phase.VERIFYING and lane.update.attempt.is_done and execution.swap
-        if is_checked or phase in (Phase.STAGED, Phase.WAITING_WINDOW):
+        if is_checked or phase in (Phase.STAGED, Phase.WAITING_WINDOW, Phase.SHADOWING):
             shadow = bundle
         elif phase in POINTER_MAY_HAVE_MOVED and phase not in (Phase.ROLLING_BACK, Phase.COMMITTING):
             shadow = execution.previous if lane.slots.active == bundle else bundle

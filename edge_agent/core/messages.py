@@ -3,7 +3,7 @@
 
 from dataclasses import replace
 
-from edge_agent.core import commands, heartbeat, orders
+from edge_agent.core import commands, heartbeat, orders, software
 from edge_agent.core.effects import Note, Save
 from edge_agent.core.events import Message
 from edge_agent.core.flow import Outcome
@@ -11,7 +11,7 @@ from edge_agent.core.state import State
 from edge_agent.core.twin import apply_desired
 from edge_contract.batches import TelemetryAck
 from edge_contract.errors import ContractError
-from edge_contract.messages import DesiredState
+from edge_contract.messages import SOFTWARE_ORDERS, DesiredState
 
 __all__ = ["heard"]
 
@@ -23,11 +23,13 @@ def heard(state: State, event: Message) -> Outcome:
     try:
         if event.channel == "twin/desired":
             return _desired(state, event)
-        if event.channel == "job/next" or event.channel.startswith("job/next/"):
+        if event.channel in ("job/next", SOFTWARE_ORDERS) or event.channel.startswith("job/next/"):
             return orders.heard(state, event.channel, event.payload)
         if event.channel == "tm/ack":
-            outbox, effects = state.outbox.acked(TelemetryAck.from_bytes(event.payload))
-            state, sent = heartbeat.send(replace(state, outbox=outbox), event.at)
+            ack = TelemetryAck.from_bytes(event.payload)
+            outbox, effects = state.outbox.acked(ack)
+            state = software.acknowledged(replace(state, outbox=outbox), ack)
+            state, sent = heartbeat.send(state, event.at)
             return state, effects + sent
         desktop, answers = commands.heard(state.desktop, event, state.me)
         return replace(state, desktop=desktop), answers

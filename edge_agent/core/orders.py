@@ -14,6 +14,7 @@ from edge_agent.core.events import Instant, JobChecked, JobRefused
 from edge_agent.core.execution import retry_s
 from edge_agent.core.state import State
 from edge_contract import canonical
+from edge_contract.messages import SOFTWARE
 from edge_contract.topics import is_name
 
 __all__ = ["checked", "heard", "recheck", "refused"]
@@ -31,7 +32,7 @@ def heard(state: State, channel: str, payload: bytes) -> Outcome:
     if not payload:
         return _put(state, channel, Desk(checking=desk.checking, refused=desk.refused)), []
     envelope = canonical.digest(payload)
-    for key, lane in state.lanes.items():
+    for key, lane in state.ordered.items():
         execution, finished = lane.update.execution, lane.update.finished
         if execution is not None and execution.envelope == envelope:
             return state, []
@@ -91,6 +92,8 @@ def checked(state: State, event: JobChecked) -> Outcome:
     if not (is_name(job.job_id) and is_name(job.model)):
         # Neither may become a topic or a folder; there is no place to answer to.
         return _refuse(state, channel, desk, f"{job.job_id[:70]!r} or {job.model[:70]!r} is not a name")
+    if job.model == SOFTWARE and state.software is None:
+        return _refuse(state, channel, desk, "this agent was not started by its launcher, and cannot update itself")
     lane = state.lane_of(job.model)
     if job.kind == "cancel":
         if lane is None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge_agent.core.events import Conditions, Instant, Sample
-from edge_agent.core.maintenance import moment, next_open
 from edge_agent.core.settings import Settings
+from edge_contract.maintenance import moment, next_open
 from edge_contract.states import Phase
 
 __all__ = ["Pace", "Wait", "gate", "pace"]

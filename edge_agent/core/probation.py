@@ -24,6 +24,7 @@ class Evidence:
         errors: Inferences that failed or gave NaN.
         compared: Inputs that the old model answered too, ``agreed`` of them with the same class.
         unanswered: Inputs on which the old model failed; they count as looked at, for or against nobody.
+        active_us, shadow_us: Sums of both models' latencies over the inputs that both answered.
         has_shadow: The old model runs beside, so agreement is judged.
         median_us: Median latency of the new model as the active one, 0 while unknown.
         baseline_us: The old model's, when it was the active one; 0 if unknown, and then latency is not judged. The
@@ -37,6 +38,8 @@ class Evidence:
     compared: int = 0
     agreed: int = 0
     unanswered: int = 0
+    active_us: float = 0.0
+    shadow_us: float = 0.0
     has_shadow: bool = False
     median_us: float = 0.0
     baseline_us: float = 0.0
@@ -50,6 +53,8 @@ class Evidence:
             compared=int(words.get("n", 0)),
             agreed=int(words.get("agree", 0)),
             unanswered=int(words.get("errors", 0)),
+            active_us=float(words.get("active_us", 0.0)),
+            shadow_us=float(words.get("shadow_us", 0.0)),
         )
 
     @property
@@ -95,7 +100,7 @@ def judge(rules: Probation, seen: Evidence) -> tuple[bool | None, str]:
         return False, refused
     looked_at = not is_compared or seen.compared + seen.unanswered >= asked
     is_timed = rules.max_latency_ratio <= 0 or seen.baseline_us <= 0 or seen.median_us > 0
-    if seen.good >= asked and looked_at and is_timed:
+    if seen.good >= asked and looked_at and is_timed and seen.waited_s >= rules.min_s:
         return True, ""
     if seen.waited_s >= rules.timeout_s:
         compared = f", {seen.compared} compared" if is_compared else ""

@@ -12,7 +12,16 @@ from edge_agent.core.twin import LANE_WORDS
 from edge_agent.core.update import report
 from edge_contract import canonical
 from edge_contract.jobs import JobStatus
-from edge_contract.messages import JOB_PER_MODEL, Birth, Death, ModelState, ReportedState
+from edge_contract.messages import (
+    JOB_PER_MODEL,
+    SELF_UPDATE,
+    SHADOW_TRIAL,
+    SOFTWARE,
+    Birth,
+    Death,
+    ModelState,
+    ReportedState,
+)
 
 __all__ = ["birth", "death", "in_force", "reported", "status", "tell_changes"]
 
@@ -31,7 +40,19 @@ def death(state: State) -> bytes:
 
 
 def _models(state: State) -> dict[str, ModelState]:
-    return {lane.model: _model(state, lane) for lane in state.lanes.values() if lane.model}
+    models = {lane.model: _model(state, lane) for lane in state.lanes.values() if lane.model}
+    return {**models, **_software(state)}
+
+
+def _software(state: State) -> dict[str, ModelState]:
+    """The agent's own software stands among the models: what runs is believed, not what an order says."""
+    lane, told = state.software, state.launch.told
+    if lane is None or told is None:
+        return {}
+    wait, slots = lane.update.attempt.wait, lane.slots
+    more: dict[str, Any] = {"waiting": {**wait.to_json(), "text": wait.text}} if wait else {}
+    held = (slots.active, slots.standby, slots.factory)
+    return {SOFTWARE: ModelState(told.running, *held, state.me.agent_version, lane.update.phase, unrecognized=more)}
 
 
 def _model(state: State, lane: Lane) -> ModelState:
@@ -79,15 +100,18 @@ def reported(state: State, at: Instant) -> Publish:
         outbox=state.outbox.report(),
         health=health,
         time=at.wall,
-        features=(JOB_PER_MODEL,),
-        unrecognized={"source": state.first.runner.source},
+        features=(JOB_PER_MODEL, SHADOW_TRIAL, *((SELF_UPDATE,) if state.software else ())),
+        unrecognized={
+            "source": state.first.runner.source,
+            "utc_offset_s": state.first.sample.conditions.utc_offset_s,
+        },
     )
     return Publish("twin/reported", said.to_bytes(), retain=True)
 
 
 def tell_changes(state: State, at: Instant) -> tuple[State, list[Effect]]:
     """Publish twin/reported at once when something in it changed that is not mere health."""
-    lanes = [(lane.runner.source, lane.update.attempt.wait) for lane in state.lanes.values()]
+    lanes = [(lane.runner.source, lane.update.attempt.wait) for lane in state.ordered.values()]
     now = (_models(state), state.twin.version, canonical.dumps(in_force(state)), lanes)
     if not state.is_connected or now == state.told:
         return state, []

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from edge_agent.core.maintenance import parse_window
 from edge_contract.canonical import as_float
 from edge_contract.errors import ContractError
+from edge_contract.maintenance import parse_window
 
 __all__ = ["POLICY", "SETTINGS", "SWAPS", "Settings"]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from edge_agent.core import commands, update
+from edge_agent.core import commands, software, update
 from edge_agent.core.effects import Effect, Forget, Note, Save, stamp
 from edge_agent.core.events import Booted, Instant
 from edge_agent.core.lane import WINDOWS_AHEAD, Lane
@@ -29,6 +29,7 @@ def booted(state: State, event: Booted) -> Outcome:
     state = state.with_lane(replace(first, model=event.model or first.model, slots=event.slots))
     for key, slots in event.others.items():
         state = state.with_lane(replace(state.lanes[key], slots=slots))
+    state = software.begun(state, event.software)
     alarms: list[Effect] = []
     try:
         state = _remember(state, event.journal)
@@ -39,9 +40,11 @@ def booted(state: State, event: Booted) -> Outcome:
         alarms.append(Note("alarm", {"kind": "journal_unreadable", "reason": reason}))
     resumed, started = list[Effect](), list[Effect]()
     for key, lane in state.lanes.items():
-        lane, again, began = _resume(lane, at)
+        lane, again, began = _resume(replace(lane, runner=event.runners.get(key, lane.runner)), at)
         state = state.with_lane(lane)
         resumed, started = [*resumed, *stamp(again, key)], [*started, *stamp(began, key)]
+    state, again = software.resumed(state, at)
+    resumed += again
     active = state.first.slots.active
     boot = Note("event", {"kind": "boot", "agent": me.agent_version, "runtime": me.runtime, "active": active})
     return state, [Save(), *resumed, *alarms, boot, *started]
@@ -74,6 +77,7 @@ def _remember(state: State, journal: Mapping[str, Any]) -> State:
         return state
     memories = {**journal.get("lanes", {}), journal.get("model", ""): journal}
     twin = journal["twin"]
+    state = software.remembered(state, journal.get("software"))
     lanes = []
     for lane in state.lanes.values():
         is_unnamed = lane is state.first and not journal.get("model")

@@ -7,6 +7,7 @@ restarted, or another bundle became active) closes the window with the last read
 
 import base64
 import contextlib
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing import Any, Final
 from edge_agent.core.effects import Effect, Note
 from edge_agent.core.events import Instant, Sample
 from edge_agent.core.twin import Settings
+from edge_contract import latency
 from edge_contract.counts import Counters, latency_quantile_us
 from edge_contract.errors import ContractError
 from edge_contract.profile import ReferenceProfile
@@ -199,6 +201,7 @@ class Meter:
 
     base: Reading | None = None
     since: float = 0.0
+    times: tuple[int, ...] = ()
 
     def beat(self, sample: Sample, at: Instant) -> tuple["Meter", dict[str, Any]]:
         """Return the next meter and the metric row's body: inferences, errors and latency since the last beat."""
@@ -206,13 +209,14 @@ class Meter:
         reading = sample.counters
         if reading is None:
             return Meter(None, at.mono), body
-        counted = reading[2]
+        counted, times = reading[2], sample.times
         if self.base is not None and self.base[:2] == reading[:2]:
             with contextlib.suppress(ContractError):  # the window that meets it says so
                 counted = counted.minus(self.base[2])
+            times = tuple(map(operator.sub, times, self.times))
         body.update(bundle=reading[1], n=counted.n_infer, errors=counted.n_err, dropped=counted.n_drop)
         for name, share in (("p50_us", 0.5), ("p95_us", 0.95), ("p99_us", 0.99)):
-            quantile = latency_quantile_us(counted.latency, share)
+            quantile = latency.quantile_us(times, share) if any(times) else latency_quantile_us(counted.latency, share)
             if quantile is not None:
                 body[name] = quantile
-        return Meter(reading, at.mono), body
+        return Meter(reading, at.mono, sample.times), body

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from edge_agent.core import shadowing
 from edge_agent.core.effects import AbortStep, Effect, FlipSlots, Forget, Note, Report, RunStep, Save
 from edge_agent.core.events import Instant, Slots
 from edge_agent.core.execution import (
@@ -89,6 +90,8 @@ def advance(update: Update, event: PhaseEvent, slots: Slots, at: Instant, reason
         changed = replace(changed, outcome=Status.TIMED_OUT)
     if execution.phase is P.HEALTH_CHECK:
         changed = replace(changed, figures={**changed.figures, **_seen(update, at).figures()})
+    if execution.phase is P.SHADOWING:
+        changed = replace(changed, figures={**changed.figures, **shadowing.figures(_seen(update, at))})
     attempt = Attempt(since=at.mono, started=at.mono, evidence=Evidence(crashes=changed.crashes))
     entered = replace(update, execution=changed, attempt=attempt)
     if phase in _FINAL:
@@ -141,12 +144,14 @@ def fact(update: Update, slots: Slots, runner: Runner, at: Instant) -> tuple[Pha
         return _golden(execution, slots, runner)
     if phase in (P.STAGED, P.WAITING_WINDOW):
         if attempt.wait is None:
-            return E.WINDOW_OPEN, ""
+            return E.SHADOW if shadowing.is_trial(execution) else E.WINDOW_OPEN, ""
         return (E.WINDOW_CLOSED, "") if phase is P.STAGED else None
     if phase is P.ACTIVATING and attempt.is_done:
         return _activated(execution, runner)
     if phase is P.HEALTH_CHECK:
         return _health(update, runner, at)
+    if phase is P.SHADOWING:
+        return shadowing.fact(execution, _seen(update, at), runner)
     if phase is P.COMMITTING and attempt.is_done:
         return E.COMMITTED, ""
     if phase is P.ROLLING_BACK:
@@ -163,6 +168,8 @@ def _golden(execution: Execution, slots: Slots, runner: Runner) -> tuple[PhaseEv
     if not execution.swap:
         return None  # it is not decided yet
     bundle = execution.job.bundle
+    if (unfit := shadowing.refusal(execution, slots)) is not None:
+        return E.VERIFY_FAILED, unfit
     if slots.active in ("", bundle) or execution.swap == STOP or bundle in (runner.shadow, runner.active):
         return E.VERIFIED, ""
     failed = runner.failed.get(("shadow", bundle))
@@ -226,7 +233,7 @@ def crashed(update: Update, slots: Slots, at: Instant, *, no_memory: bool = Fals
         return update, []
     if execution.phase is P.ROLLING_BACK:
         return update.trying(restore_crashes=update.attempt.restore_crashes + 1), []
-    on_trial = execution.phase in (P.ACTIVATING, P.HEALTH_CHECK)
+    on_trial = execution.phase in (P.ACTIVATING, P.HEALTH_CHECK, P.SHADOWING)
     if not on_trial and not (execution.phase is P.VERIFYING and update.attempt.is_done):
         return update, []
     if execution.writes + 1 >= LOOP_GUARD:
@@ -302,7 +309,10 @@ def _finish(update: Update, slots: Slots, at: Instant) -> Outcome:
     if execution.phase in (P.ROLLED_BACK, P.ROLLBACK_FAILED):
         effects.append(Note("alarm", {**_body(execution, status), "kind": execution.phase.value}))
     # A download that ran out of time is kept: the next order for the same bundle resumes it.
-    keep = (execution.job.bundle,) if status is Status.TIMED_OUT and execution.phase is P.FAILED else ()
+    is_resumable = status is Status.TIMED_OUT and execution.phase is P.FAILED
+    # So is what was tried as a shadow: the order to install it is likely to follow.
+    is_tried = shadowing.is_trial(execution) and execution.phase is P.DONE
+    keep = (execution.job.bundle,) if is_resumable or is_tried else ()
     return ended, [*effects, AbortStep(execution.job.job_id), Forget(model, keep)]
 
 

@@ -31,9 +31,12 @@ def begin(lane: Lane, step: RunStep, at: Instant) -> Outcome:
     return replace(lane, update=lane.update.trying(is_held=True)), []
 
 
-def look(lane: Lane, at: Instant) -> Outcome:
-    """Look at the gate of the present phase: report a wait that is new or other, begin what was held back."""
-    found, attempt = _closed(lane, at), lane.update.attempt
+def look(lane: Lane, at: Instant, behind: Wait | None = None) -> Outcome:
+    """Look at the gate of the present phase: report a wait that is new or other, begin what was held back.
+
+    ``behind``: another order has to end before this one may be switched on.
+    """
+    found, attempt = _closed(lane, at) or behind, lane.update.attempt
     effects: list[Effect] = []
     if found != attempt.wait:
         lane = replace(lane, update=lane.update.trying(wait=found, minor=attempt.minor + 1))

@@ -45,14 +45,14 @@ class Active:
         self.keeper = keeper_beside(settings.counters, manifest.model) if manifest and settings.counters else None
         if settings.counters is not None:
             profile = reference(model)
-            self.observer = Observer(profile)
+            self.observer = Observer(profile, specs=model.keys if model.has_logits else {})
             self.file = CounterFile.create(settings.counters, len(profile.labels), model.bundle)
 
     def publish(self) -> None:
         """Write the counters."""
         if self.file is not None and self.observer is not None:
             cache = (self.cache.hits, self.cache.lookups) if self.cache is not None else (0, 0)
-            self.file.write(self.observer.counters(), self.guard.tallies(cache))
+            self.file.write(self.observer.counters(), self.guard.tallies(cache), self.observer.times())
 
     def close(self) -> None:
         """Let go of the counter file."""
@@ -102,10 +102,13 @@ class Answering:
             seen = active.guard.look(raw, taken_at)
             if seen.fault:
                 self._refuse(active, seen.fault, seen.reason)
+            if observer is not None:
+                observer.see(raw)
             answer = active.predict(seen.raw)
             if observer is not None:
                 if isinstance(answer, Inference):
-                    observer.observe(answer.logits, answer.embedding, raw, answer.latency_us)
+                    codes = answer.codes
+                    observer.observe(codes["logits"], codes.get("embedding"), raw, answer.latency_us)
                 else:  # without logits only inferences, times and input statistics mean something
                     observer.observe(_NO_LOGITS, None, raw, answer.latency_us)
         except _RefusedError:

@@ -4,6 +4,7 @@
 All three have ``cls`` and ``confidence``, so that results can be reported without asking which of them it is.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -21,26 +22,44 @@ _SAME_VALUE: Final = 0.05
 """Share of the largest value by which two models' numbers may differ and still agree."""
 
 
-class Inference(NamedTuple):
-    """One answer of a classifier. A named tuple: it is made in a third of a frozen dataclass's time, every time.
+class Inference:
+    """One answer of a classifier.
 
     Attributes:
         cls: Index of the class, into ``Model.labels``.
         confidence: See ``postprocess.decide``.
-        logits: Real values [K], float32.
-        embedding: Real values [D], float32; None where the artefact shows none.
         codes: role → the artefact's own integers (or floats) [K], [D].
         latency_us: From the raw input to the answer.
-        is_sure: The confidence reaches the threshold of the description.
     """
 
-    cls: int
-    confidence: float
-    logits: Array
-    embedding: Array | None
-    codes: dict[str, Array]
-    latency_us: float
-    is_sure: bool = True
+    __slots__ = ("_reals", "_threshold", "cls", "codes", "confidence", "latency_us")
+
+    def __init__(
+        self,
+        decided: tuple[int, float],
+        codes: dict[str, Array],
+        reals: Mapping[str, Callable[[Array], Array]],
+        latency_us: float,
+        threshold: float,
+    ) -> None:
+        self.cls, self.confidence = decided
+        self.codes, self._reals, self.latency_us, self._threshold = codes, reals, latency_us, threshold
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the confidence reaches the threshold of the description."""
+        return self.confidence >= self._threshold
+
+    @property
+    def logits(self) -> Array:
+        """Real values [K], float32; made of the codes when asked for."""
+        return self._reals["logits"](self.codes["logits"])
+
+    @property
+    def embedding(self) -> Array | None:
+        """Real values [D], float32; None where the artefact shows none."""
+        real = self._reals.get("embedding")
+        return None if real is None else real(self.codes["embedding"])
 
 
 class Detections(NamedTuple):

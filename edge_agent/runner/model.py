@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from edge_agent.runner.answers import Answer, Detections, Inference, Values
 from edge_agent.runner.boxes import anchors_of, detect, to_raw
 from edge_agent.runner.contents import Contents
-from edge_agent.runner.postprocess import decide
+from edge_agent.runner.postprocess import CodeSoftmax, decide
 from edge_agent.runner.preprocess import apply_batch
 from edge_agent.runner.runtimes import Session, open_session
-from edge_agent.runner.tensors import Encoder, decoder, dequantize, encode
+from edge_agent.runner.tensors import Encoder, byte_values, decoder, dequantize, encode
 from edge_contract import canonical
 from edge_contract import postprocess as postprocesses
 from edge_contract.artefact import Artefact, TensorSpec
@@ -37,7 +37,7 @@ from edge_contract.preprocess import Preprocess, Preprocessing
 __all__ = ["Answer", "Description", "Detections", "Inference", "Model", "Values"]
 
 Array = NDArray[Any]
-Run = Callable[[Array], dict[str, Array]]
+Run = Callable[[Array | None], dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,11 @@ class Model:
         self._run: Run = session.run
         self._roles = [(key, spec.name) for key, spec in self.keys.items()]
         self._is_float = any(spec.dtype == "float32" for spec in self.keys.values())
+        self._room = session.room
         if self.task == "classification":
-            self._real_logits = decoder(_logits_of(self.artefact, len(self.labels)))
-        embedding = self.keys.get("embedding")
-        self._real_embedding = decoder(embedding) if embedding is not None else None
+            logits = _logits_of(self.artefact, len(self.labels))
+            self._decide = _decider(logits, self._post)
+        self._reals: dict[str, Callable[[Array], Array]] = {key: decoder(spec) for key, spec in self.keys.items()}
         self._anchors = _anchors_for(self._post, self.artefact) if self.task == "detection" else None
 
     @classmethod
@@ -148,13 +149,19 @@ class Model:
         self._run = wrap(self._run)
 
     @contextmanager
-    def running(self, run: Run) -> Iterator[None]:
-        """Use another function for the runtime's ``run`` within the block: to put a clock around it."""
-        self._run, before = run, self._run
+    def running(self, run: Run, room: Callable[[], Array] | None = None) -> Iterator[None]:
+        """Use another function for the runtime's ``run`` within the block: to put a clock around it.
+
+        Args:
+            run: What runs.
+            room: Gives the input's memory that ``run(None)`` reads, where that is another session's.
+        """
+        before = self._run, self._room
+        self._run, self._room = run, room or self._room
         try:
             yield
         finally:
-            self._run = before
+            self._run, self._room = before
 
     def predict(self, raw: Array, /) -> Answer:
         """Answer one raw input by the model's task; raises as ``infer`` does.
@@ -165,7 +172,7 @@ class Model:
         if self.has_logits:
             return self.infer(raw)
         start = perf_counter_ns()
-        found = self._run(self._encode(raw))
+        found = self._run(self._prepared(raw))
         codes = {key: found[name] for key, name in self._roles}
         if self._is_float:
             self._refuse_nan(codes)
@@ -189,15 +196,13 @@ class Model:
         if not self.has_logits:
             raise UsageError(f"a model for {self.task} gives no class", where=self.artefact.path, fix="use predict")
         start = perf_counter_ns()
-        found = self._run(self._encode(raw))
+        found = self._run(self._prepared(raw))
         codes = {role: found[name].reshape(-1) for role, name in self._roles}
         if self._is_float:
             self._refuse_nan(codes)
-        logits = self._real_logits(codes["logits"])
-        embedding = None if self._real_embedding is None else self._real_embedding(codes["embedding"])
-        best, confidence = decide(self._post.scores, logits)
-        is_sure = confidence >= self._post.threshold
-        return Inference(best, confidence, logits, embedding, codes, (perf_counter_ns() - start) / 1000, is_sure)
+        decided = self._decide(codes["logits"])
+        spent_us = (perf_counter_ns() - start) / 1000
+        return Inference(decided, codes, self._reals, spent_us, self._post.threshold)
 
     def infer_codes(self, inputs: Array) -> dict[str, Array]:
         """Return key → the artefact's own outputs, flat [N, K], for float32 model inputs [N, h, w, c].
@@ -213,6 +218,12 @@ class Model:
     def infer_raw_codes(self, raw: Array) -> dict[str, Array]:
         """Return what ``infer_codes`` does for raw inputs [N, …]."""
         return self.infer_codes(apply_batch(self.description.preprocess, raw))
+
+    def _prepared(self, raw: Array) -> Array | None:
+        """Return a raw input as the file takes it, or None when it stands in the runtime's own memory already."""
+        if self._room is not None and self._encode.write(raw, self._room):
+            return None
+        return self._encode(raw)
 
     def _detections(self, raw: Array, values: dict[str, Array], codes: dict[str, Array], start: int) -> Detections:
         found = detect(self._post, values["boxes"], values["scores"], values.get("classes"), self._anchors)
@@ -240,6 +251,14 @@ def _logits_of(artefact: Artefact, labels: int) -> TensorSpec:
     if count != labels:
         raise BundleError(f"{count} logits and {labels} labels", where=artefact.path, fix="build the bundle again")
     return spec
+
+
+def _decider(spec: TensorSpec, post: Postprocess) -> Callable[[Array], tuple[int, float]]:
+    """Return what gives (class, confidence) of a file's logits [K]."""
+    if spec.dtype in ("int8", "uint8") and post.scores == "softmax":
+        return CodeSoftmax(byte_values(spec))
+    real = decoder(spec)
+    return lambda codes: decide(post.scores, real(codes))
 
 
 def _anchors_for(post: Postprocess, artefact: Artefact) -> NDArray[np.float32] | None:

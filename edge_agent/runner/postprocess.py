@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["decide", "scores", "sigmoid", "softmax"]
+__all__ = ["CodeSoftmax", "decide", "scores", "sigmoid", "softmax"]
 
 Array = NDArray[Any]
 
@@ -68,3 +68,37 @@ def decide(postprocess: str, logits: Array) -> tuple[int, float]:
     if postprocess == "sigmoid":
         return best, float(sigmoid(logits[best]))
     return best, float(logits[best]) if postprocess == "none" else 1.0
+
+
+class CodeSoftmax:
+    """``decide("softmax", …)`` of logits that are bytes, from tables: what it says bit for bit, in three operations.
+
+    A logit has one of 256 values, so its exponential below a best logit does, too. A table is made when a best code is
+    seen for the first time, 1 KB each. After a long inference the caches hold the network, and each further kind of
+    operation of numpy costs 5–20 µs then.
+
+    Args:
+        values: What each byte means, float32 [256], by the byte as an unsigned number.
+    """
+
+    def __init__(self, values: NDArray[np.float32]) -> None:
+        self._values = values
+        self._raised: dict[int, NDArray[np.float32]] = {}
+
+    def __call__(self, codes: Array) -> tuple[int, float]:
+        """Return (class, confidence) of codes [K], int8 or uint8 as in the file.
+
+        Example:
+            >>> values = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
+            >>> CodeSoftmax(values)(np.array([-128, 3, 3], np.int8))
+            (1, 0.5)
+        """
+        best = int(codes.argmax())
+        top = codes.item(best)
+        raised = self._raised.get(top)
+        if raised is None:
+            # Larger values than the best one do not occur; their exponentials would only overflow.
+            below = np.minimum(self._values - self._values[top], np.float32(0.0))
+            raised = self._raised[top] = np.exp(below)
+        # A negative code counts from the table's end: that is its place as an unsigned byte.
+        return best, 1.0 / float(np.add.reduce(raised.take(codes)))

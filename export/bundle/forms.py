@@ -88,5 +88,6 @@ def _lineage(compressed: CompressedModel) -> dict[str, Any]:
         "teacher": report.teacher_digest,
         "metric": report.metric,
         "accuracy": {row.name: row.score.to_json() for row in report.test},
+        "shipped": report.test[-1].name if report.test else "",
         "versions": dict(report.versions),
     }

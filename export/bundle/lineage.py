@@ -20,7 +20,7 @@ _PACKAGES = ("compress", "edge_agent", "edge_contract", "export")
 def of(
     compressed: CompressedModel, plan: QuantizationPlan, execution: Execution, labels: NDArray[Any], parent: str
 ) -> dict[str, Any]:
-    """Return the lineage of a bundle.
+    """Return the lineage of a bundle; ``shipped`` names the row of ``accuracy`` that is the artefacts'.
 
     Args:
         compressed: The model with its report; accuracies on the test split are the report's.
@@ -41,6 +41,7 @@ def of(
         "metric": report.metric,
         "calibration_samples": plan.samples,
         "accuracy": {row.name: row.score.to_json() for row in report.test},
+        "shipped": report.test[-1].name if report.test else "",
         "validation": score(int(right.sum()), len(right)).to_json(),
         "versions": dict(report.versions),
         "notes": [*plan.notes],

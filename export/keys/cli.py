@@ -28,6 +28,13 @@ def _signing() -> Any:
     return signing
 
 
+def _teams() -> Any:
+    _signing()
+    from export.keys import teams
+
+    return teams
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -83,8 +90,8 @@ def sign(
     *,
     as_json: Json = False,
 ) -> None:
-    """Add a bundle to targets.json."""
-    _signing().sign_bundle(keys, bundle)
+    """Add a bundle to targets.json, or in a team's folder to the team's own metadata."""
+    _teams().sign(keys, bundle)
     _say(*_described(keys), as_json=as_json)
 
 
@@ -96,11 +103,52 @@ def withdraw(
     as_json: Json = False,
 ) -> None:
     """Take a bundle out of targets.json, so that no device can install it any more."""
-    _signing().withdraw_bundle(keys, bundle)
+    signing, teams = _signing(), _teams()
+    (teams.withdraw_for_team if teams.is_team_folder(keys) else signing.withdraw_bundle)(keys, bundle)
+    _say(*_described(keys), as_json=as_json)
+
+
+Patterns = Annotated[list[str], typer.Option("--model", help="Pattern on model names, such as 'vision-*'; repeat it.")]
+Team = Annotated[str, typer.Argument(metavar="TEAM", help="Small letters, digits and '-'.", show_default=False)]
+
+
+@app.command()
+def team(
+    folder: Annotated[Path, typer.Argument(help="The team's own keys folder.", show_default=False)],
+    name: Team,
+    model: Patterns,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Make a team's key, or a new one in place of it; 'delegate' then lets it sign its models."""
+    _teams().create_team(folder, name, model)
+    _say(*_described(folder), as_json=as_json)
+
+
+@app.command()
+def delegate(
+    keys: Keys,
+    name: Team,
+    model: Patterns,
+    public: Annotated[Path, typer.Option("--public", help="The team's <team>.pub.", show_default=False)],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Let a team's key sign the models that fit; publish targets.json afterwards."""
+    _teams().delegate(keys, name, model, _read(public))
+    _say(*_described(keys), as_json=as_json)
+
+
+@app.command()
+def undelegate(keys: Keys, name: Team, *, as_json: Json = False) -> None:
+    """Let a team sign nothing any more; publish targets.json afterwards."""
+    _teams().delegate(keys, name, [], None)
     _say(*_described(keys), as_json=as_json)
 
 
 def _described(keys: Path) -> tuple[dict[str, Any], list[str]]:
+    if _teams().is_team_folder(keys):
+        return _described_team(keys)
     report: dict[str, Any] = _signing().describe_keys(keys)
     lines = [
         f"root.json     version {report['root']['version']}, until {report['root']['expires'][:10]}",
@@ -109,5 +157,16 @@ def _described(keys: Path) -> tuple[dict[str, Any], list[str]]:
     for name, role in sorted(report["roles"].items()):
         held = sum(role["keys"].values())
         lines.append(f"{name:<12}  {role['threshold']} of {len(role['keys'])} keys must sign, {held} here")
+    lines += [f"team          {name} signs {', '.join(one['paths'])}" for name, one in sorted(report["teams"].items())]
+    lines += [f"bundle        {b['bundle'][:16]}  {b['model']} {b['version']}" for b in report["bundles"]]
+    return report, lines
+
+
+def _described_team(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    report: dict[str, Any] = _teams().describe_team(folder)
+    lines = [
+        f"team          {report['team']} signs {', '.join(report['models'])}",
+        f"{report['team']}.json  version {report['targets']['version']}, until {report['targets']['expires'][:10]}",
+    ]
     lines += [f"bundle        {b['bundle'][:16]}  {b['model']} {b['version']}" for b in report["bundles"]]
     return report, lines

@@ -15,7 +15,8 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from edge_contract import canonical, durable
 from edge_contract.errors import BundleError, ContractError, SignatureError, UsageError
-from edge_contract.manifest import MANIFEST_NAME, Manifest
+from edge_contract.manifest import MANIFEST_NAME
+from edge_contract.software import AnyManifest, read
 from export.keys.folder import (
     Rotation,
     all_signers,
@@ -32,7 +33,16 @@ from export.keys.folder import (
     store,
 )
 
-__all__ = ["Rotation", "create_keys", "describe_keys", "rotate_keys", "sign_bundle", "withdraw_bundle"]
+__all__ = [
+    "LIFE",
+    "Rotation",
+    "checked_bundle",
+    "create_keys",
+    "describe_keys",
+    "rotate_keys",
+    "sign_bundle",
+    "withdraw_bundle",
+]
 
 LIFE: Final = dt.timedelta(days=365)
 """Life of root and targets: they are signed by hand, so once a year must do."""
@@ -84,7 +94,7 @@ def sign_bundle(folder: Path, bundle: Path, *, now: float | None = None) -> byte
         BundleError: A file of the bundle is missing or is not what the manifest says.
         SignatureError: The keys are missing, or are not those that root.json names.
     """
-    manifest, size = _checked_bundle(bundle)
+    manifest, size = checked_bundle(bundle)
     root, targets = load(folder)
     wanted = {f"blobs/{entry.sha256}": _target(entry.sha256, entry.size) for entry in manifest.files}
     # The list of files rides along, so that one refresh tells a device about the whole bundle.
@@ -155,7 +165,7 @@ def rotate_keys(
     next_root = signed(new, [*old, *roots])
     require(root.signed, "root", next_root, f"too few of the root keys are in {folder}")
     require(new, "root", next_root, f"too few of the root keys are in {folder}")
-    next_targets = Targets(targets.signed.version + 1, expires=at(now) + LIFE, targets=targets.signed.targets)
+    next_targets = _next(targets.signed, targets.signed.targets, at(now))
     rotation = store(folder, next_root, signed(next_targets, signers(folder, new, "targets")))
     delete_keys(folder, _keyids(root.signed) - _keyids(new))
     return rotation
@@ -181,8 +191,14 @@ def describe_keys(folder: Path) -> dict[str, Any]:
         "roles": roles,
         "root": {"version": root.signed.version, "expires": root.signed.expires.isoformat()},
         "targets": {"version": targets.signed.version, "expires": targets.signed.expires.isoformat()},
+        "teams": _teams(targets.signed),
         "bundles": sorted(bundles, key=lambda b: (b["model"], b["version"], b["bundle"])),
     }
+
+
+def _teams(targets: Targets) -> dict[str, dict[str, Any]]:
+    roles = (targets.delegations.roles if targets.delegations else None) or {}
+    return {name: {"keys": list(role.keyids), "paths": list(role.paths or [])} for name, role in roles.items()}
 
 
 def _keyids(root: Root) -> set[str]:
@@ -193,9 +209,14 @@ def _sign_targets(
     folder: Path, root: Metadata[Root], old: Metadata[Targets], files: dict[str, TargetFile], when: dt.datetime
 ) -> bytes:
     keys = signers(folder, root.signed, "targets")
-    data = signed(Targets(old.signed.version + 1, expires=when + LIFE, targets=files), keys).to_bytes()
+    data = signed(_next(old.signed, files, when), keys).to_bytes()
     durable.write(folder / "targets.json", data)
     return data
+
+
+def _next(old: Targets, files: dict[str, TargetFile], when: dt.datetime) -> Targets:
+    """The next version with other files; what teams may sign stays."""
+    return Targets(old.version + 1, expires=when + LIFE, targets=files, delegations=old.delegations)
 
 
 def _target(sha256: str, size: int, custom: dict[str, Any] | None = None) -> TargetFile:
@@ -208,11 +229,12 @@ def _bundles(targets: Targets) -> dict[str, dict[str, Any]]:
     return {sha256: custom for sha256, custom in named.items() if custom}
 
 
-def _checked_bundle(bundle: Path) -> tuple[Manifest, int]:
+def checked_bundle(bundle: Path) -> tuple[AnyManifest, int]:
+    """Return a bundle's manifest and its size in bytes; raises BundleError unless every file is what it says."""
     where = f"{bundle}/{MANIFEST_NAME}"
     try:
         data = (bundle / MANIFEST_NAME).read_bytes()
-        manifest = Manifest.from_bytes(data)
+        manifest = read(data)
         for entry in manifest.files:
             where = f"{bundle}/{entry.path}"
             content = (bundle / entry.path).read_bytes()

@@ -8,6 +8,7 @@ the server republishes its retained messages, so an empty broker costs nothing.
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -33,6 +34,7 @@ __all__ = [
     "find_mosquitto",
     "free_port",
     "is_free",
+    "raise_file_limit",
     "reachable",
     "settings",
 ]
@@ -82,10 +84,24 @@ def access_list(tenant: str) -> str:
         >>> "pattern write strop/v1/acme/%u/tm/+" in access_list("acme")
         False
     """
-    spoken = [channel for channel in UP if channel != "tm/+"] + [f"tm/{name}" for name in CLASSES]
     lines = [f"user {SERVER_NAME}", f"topic readwrite {ROOT}/#", "topic read $SYS/broker/#", ""]
-    lines += [f"pattern write {ROOT}/{tenant}/%u/{channel}" for channel in spoken]
+    return "\n".join(lines) + "\n" + device_access(tenant)
+
+
+def device_access(tenant: str) -> str:
+    """Return the part of the ACL file that is about devices."""
+    spoken = [channel for channel in UP if channel != "tm/+"] + [f"tm/{name}" for name in CLASSES]
+    lines = [f"pattern write {ROOT}/{tenant}/%u/{channel}" for channel in spoken]
     lines += [f"pattern read {ROOT}/{tenant}/%u/{channel}" for channel in DOWN]
+    return "\n".join(lines) + "\n"
+
+
+def plain_settings(port: int, acl: Path) -> str:
+    """Return a second listener without certificates, on loopback: for measuring with thousands of devices at once.
+
+    A device is who its user name says. The server's own name has no rights there.
+    """
+    lines = [f"listener {port} 127.0.0.1", "allow_anonymous true", f"acl_file {acl}"]
     return "\n".join(lines) + "\n"
 
 
@@ -98,7 +114,7 @@ def settings(host: str, port: int, files: BrokerFiles, acl: Path, user: str) -> 
         True
     """
     lines = [
-        "per_listener_settings false",
+        "per_listener_settings true",
         f"user {user}",  # started by root it would become 'mosquitto', who may not read the keys
         "persistence false",
         "log_dest stderr",
@@ -108,7 +124,7 @@ def settings(host: str, port: int, files: BrokerFiles, acl: Path, user: str) -> 
         "connection_messages false",
         f"message_size_limit {2 * MAX_BATCH_BYTES}",
         "max_queued_messages 20000",
-        "max_inflight_messages 100",
+        "max_inflight_messages 1000",
         "set_tcp_nodelay true",
         f"listener {port} {host}",
         f"cafile {files.ca}",
@@ -163,6 +179,15 @@ def _dying_with_us() -> list[str]:
     return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
 
 
+def raise_file_limit() -> int:
+    """Take as many open files as the system lets us, for us and the child: each device is one. Returns how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 class Mosquitto:
     """The broker as a child process; its files lie in ``folder``.
 
@@ -171,10 +196,13 @@ class Mosquitto:
         tenant: First level of the topics.
         host, port: Where it listens; port 0 takes a free one.
         files: The listener's certificates.
+        plain_port: Of a second listener without certificates on loopback, 0 for none.
     """
 
-    def __init__(self, folder: Path, tenant: str, host: str, port: int, *, files: BrokerFiles) -> None:
-        self._folder, self._tenant, self._files = folder, tenant, files
+    def __init__(
+        self, folder: Path, tenant: str, host: str, port: int, *, files: BrokerFiles, plain_port: int = 0
+    ) -> None:
+        self._folder, self._tenant, self._files, self._plain = folder, tenant, files, plain_port
         self.host, self.port = host, port
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -190,7 +218,12 @@ class Mosquitto:
         acl, config = self._folder / "acl", self._folder / "mosquitto.conf"
         durable.write(acl, access_list(self._tenant).encode(), mode=durable.PRIVATE)
         text = settings(self.host, self.port, self._files, acl.resolve(), _USER)
+        if self._plain:
+            plain = self._folder / "acl-plain"
+            durable.write(plain, device_access(self._tenant).encode(), mode=durable.PRIVATE)
+            text += plain_settings(self._plain, plain.resolve())
         durable.write(config, text.encode(), mode=durable.PRIVATE)
+        raise_file_limit()
         with (self._folder / "broker.log").open("wb") as log:
             self._child = subprocess.Popen(
                 [*_dying_with_us(), program, "-c", str(config.resolve())],

@@ -22,9 +22,9 @@ from edge_contract.errors import MessageError, UsageError
 from edge_contract.fields import Fields
 from edge_contract.jobs import Signed
 from fleet.adapters import tables
-from fleet.adapters.database import Connection
+from fleet.adapters.database import Connection, upsert
 from fleet.adapters.job_signing import JobSigner
-from fleet.adapters.sqlite import Store
+from fleet.adapters.store import Store
 from fleet.core.capture import Campaign, Refusal, order_for, read_request, stopped, why_refused
 
 __all__ = ["Captures"]
@@ -54,9 +54,11 @@ class Captures:
     ) -> None:
         self._store, self._folder, self._signer, self._clock = store, folder, signer, clock
         self._random_bytes = random_bytes
+        self.on_changed: Callable[[tuple[str, ...], str], None] = lambda devices, campaign: None
+        """Called with the devices of a campaign and its name when there is news for them."""
 
     def start(self, document: Any, actor: str) -> Campaign:
-        """Start a campaign with a key of its own; devices learn of it when they ask next.
+        """Start a campaign with a key of its own; devices that are connected are told to ask for it now.
 
         Raises:
             UsageError, MessageError: As ``fleet.core.capture.read_request``.
@@ -64,7 +66,9 @@ class Captures:
         now, name = self._clock(), f"c{self._random_bytes(5).hex()}"
         key = X25519PrivateKey.generate()
         public = key.public_key().public_bytes_raw().hex()
-        known = self._store.read(lambda db: frozenset(record.device for record in tables.devices(db)))
+        known = self._store.read(
+            lambda db: frozenset(row["device"] for row in db.execute("SELECT device FROM devices"))
+        )
         campaign = read_request(document, known, name, public, now)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         form = serialization.PrivateFormat.PKCS8
@@ -76,7 +80,13 @@ class Captures:
             _audit(db, now, actor, "capture.start", name, campaign.to_json())
 
         self._store.write(job)
+        self.on_changed(campaign.devices, name)
         return campaign
+
+    def live_for(self, db: Connection, device: str) -> list[str]:
+        """Return the names of the campaigns that a device is to follow now."""
+        now = self._clock()
+        return [c.id for c in _campaigns(db) if c.is_live(now) and device in c.devices]
 
     def key_path(self, campaign: str) -> Path:
         """Return where a campaign's private key is."""
@@ -114,13 +124,13 @@ class Captures:
         def job(db: Connection) -> Refusal | None:
             refused = _refusal(db, campaign, device, number, sealed, now)
             if refused is None:
-                db.execute("INSERT OR REPLACE INTO capture_samples VALUES (?,?,?,?,?,?)", row)
+                db.execute(upsert("capture_samples", "campaign, device, number", "size", "sha256", "received"), row)
             return refused
 
         return self._store.write(job) or digest
 
     def stop(self, campaign: str, actor: str) -> Campaign:
-        """Ask for no more inputs; devices forget what they still hold when they ask next.
+        """Ask for no more inputs; devices forget what they still hold when they ask next, which they are told to.
 
         Raises:
             UsageError: No such campaign.
@@ -135,7 +145,9 @@ class Captures:
                 _audit(db, now, actor, "capture.stop", campaign, {})
             return after
 
-        return self._store.write(job)
+        found = self._store.write(job)
+        self.on_changed(found.devices, campaign)
+        return found
 
     def delete(self, campaign: str, actor: str) -> dict[str, Any]:
         """Delete key, samples and rows of a campaign; return the proof, which also stands in the audit log.
@@ -212,7 +224,7 @@ def _campaign(db: Connection, name: str) -> Campaign:
 
 def _put(db: Connection, campaign: Campaign) -> None:
     values = (campaign.id, campaign.started_at, canonical.dumps(campaign.to_json()))
-    db.execute("INSERT OR REPLACE INTO capture_campaigns VALUES (?,?,?)", values)
+    db.execute(upsert("capture_campaigns", "id", "started_at", "document"), values)
 
 
 def _samples(db: Connection, campaign: str) -> list[dict[str, Any]]:

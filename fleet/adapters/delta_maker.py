@@ -3,17 +3,17 @@
 
 import json
 import logging
-import sqlite3
-import threading
 from pathlib import Path
 from typing import Final
 
 from edge_contract.errors import MissingDependencyError, StropError
 from edge_contract.states import RolloutState
 from fleet.adapters import tables
-from fleet.adapters.blobs import BlobStore
+from fleet.adapters.blobs import Blobs
+from fleet.adapters.database import Connection
 from fleet.adapters.deltas import DeltaStore, PatchProcess
-from fleet.adapters.sqlite import Store
+from fleet.adapters.pulse import Pulse
+from fleet.adapters.store import Store
 from fleet.core.deltas import FilePair, blocked_pairs, file_pairs, goals
 from fleet.core.registry import ModelVersion
 
@@ -36,37 +36,25 @@ class DeltaMaker:
         scratch: A folder for the patch under way.
     """
 
-    def __init__(self, store: Store, blobs: BlobStore, deltas: DeltaStore, scratch: Path) -> None:
+    def __init__(self, store: Store, blobs: Blobs, deltas: DeltaStore, scratch: Path) -> None:
         self._store, self._blobs, self._deltas, self._out = store, blobs, deltas, scratch / "under-way.delta"
-        self._woken, self._stopped = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="deltas", daemon=True)
+        self._pulse = Pulse("deltas", LOOK_S, self.look, "making patches failed")
         self._process = PatchProcess()
         self._seen_event, self._is_told = 0, False
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._pulse.start()
 
     def wake(self) -> None:
         """Look now."""
-        self._woken.set()
+        self._pulse.wake()
 
     def stop(self) -> None:
         """End, and the process that makes a patch as well."""
-        self._stopped.set()
+        self._pulse.stop(0.0)
         self._process.stop()
-        self._woken.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            self._woken.clear()
-            try:
-                self.look()
-            except Exception:  # a full disk today must not end patches for good
-                _log.exception("making patches failed; it is tried again")
-            self._woken.wait(LOOK_S)
+        self._pulse.stop()
 
     def look(self) -> int:
         """Block what was blamed, make what is missing; return how many patches were made."""
@@ -74,7 +62,7 @@ class DeltaMaker:
         self._sweep()
         made = 0
         for pair in self._missing():
-            if self._stopped.is_set():
+            if self._pulse.is_stopping:
                 break
             made += self._make(pair)
         return made
@@ -85,7 +73,7 @@ class DeltaMaker:
             _log.info("%d patches towards older versions are gone", gone)
 
     def _missing(self) -> list[FilePair]:
-        def read(db: sqlite3.Connection) -> list[FilePair]:
+        def read(db: Connection) -> list[FilePair]:
             by_bundle = {version.bundle: version for version in tables.models(db)}
             devices = tables.devices(db)
             return [pair for goal in _goals(db) for pair in file_pairs(goal, by_bundle, devices)]
@@ -93,9 +81,10 @@ class DeltaMaker:
         return [pair for pair in self._store.read(read) if not self._deltas.is_known(pair)]
 
     def _make(self, pair: FilePair) -> bool:
-        base, target = self._blobs.path(pair.base), self._blobs.path(pair.target)
-        if base is None or target is None:
-            return False
+        with self._blobs.local(pair.base) as base, self._blobs.local(pair.target) as target:
+            return base is not None and target is not None and self._make_of(pair, base, target)
+
+    def _make_of(self, pair: FilePair, base: Path, target: Path) -> bool:
         try:
             facts = self._process.make(base, target, self._out)
             self._deltas.add(pair, self._out if self._out.exists() else None, facts)
@@ -105,7 +94,7 @@ class DeltaMaker:
             self._is_told = True
             return False
         except StropError as error:
-            if self._stopped.is_set():
+            if self._pulse.is_stopping:
                 return False
             # This pair will not do: the next look must not begin with it again.
             _log.warning("no patch from %s to %s: %s", pair.base[:12], pair.target[:12], error)
@@ -128,5 +117,5 @@ class DeltaMaker:
                     _log.warning("device %s blames the patch to %s; it is blocked", row["device"], pair.target[:12])
 
 
-def _goals(db: sqlite3.Connection) -> list[ModelVersion]:
+def _goals(db: Connection) -> list[ModelVersion]:
     return goals(tables.models(db), [rollout.bundle for rollout in tables.rollouts(db, _OPEN)])

@@ -44,6 +44,11 @@ class DeltaStore:
         self._blobs = BlobStore(_made(folder) / "blobs")
         self._pairs.mkdir(exist_ok=True)
 
+    @property
+    def patches(self) -> BlobStore:
+        """The patches by their SHA-256."""
+        return self._blobs
+
     def path(self, sha256: str) -> Path | None:
         """Return the file of a patch, None if there is none; raises StoreError for what is no SHA-256."""
         return self._blobs.path(sha256)

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from edge_contract.errors import RolloutError, UsageError
 from fleet.adapters import tables
-from fleet.adapters.blobs import BlobStore
+from fleet.adapters.blobs import Blobs
 from fleet.adapters.database import Connection
 from fleet.adapters.job_signing import JobSigner
 from fleet.adapters.orders import Message, OrderBook
-from fleet.adapters.sqlite import Store
+from fleet.adapters.store import Store
 from fleet.adapters.tuf_repo import TufRepository
 from fleet.core.inventory import DeviceRecord
 from fleet.core.rollout import Rollout
@@ -59,7 +59,7 @@ class Desk:
     def __init__(
         self,
         store: Store,
-        blobs: BlobStore,
+        blobs: Blobs,
         trust: Trust,
         *,
         addresses: Addresses,

@@ -1,40 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is asked about devices: tokens, enrolment, settings, labels, and leaving the fleet."""
 
+import json
+from dataclasses import replace
 from typing import Any
 
-from edge_contract import canonical
 from edge_contract.enrolment import EnrolmentAnswer, EnrolmentRequest, parse_token
 from edge_contract.errors import EnrolmentError, UsageError
 from edge_contract.messages import DesiredState
-from edge_contract.topics import topic
-from fleet.adapters import ca, tables, telemetry
+from fleet.adapters import ca, device_states, labels, tables, telemetry
 from fleet.adapters.database import Connection
 from fleet.adapters.desk import Desk, known_device
 from fleet.adapters.identities import Identities
-from fleet.adapters.orders import Message
-from fleet.core.engine import remove_device
-from fleet.core.enrolment import check_token, new_token, use_token
+from fleet.adapters.standing_verbs import StandingVerbs
+from fleet.adapters.twin_verbs import TwinVerbs
+from fleet.core.enrolment import (
+    MAX_BATCH,
+    RANDOM_BYTES,
+    TokenRecord,
+    Wishes,
+    check_name,
+    check_token,
+    check_wishes,
+    name_in_batch,
+    new_token,
+    revoke_token,
+    use_token,
+)
 from fleet.core.inventory import DeviceRecord
 
 __all__ = ["DeviceVerbs"]
 
 
 class DeviceVerbs:
-    """Verbs on devices; each is one transaction with its audit entry."""
+    """Verbs on devices; each is one transaction with its audit entry. Settings and leaving have verbs of their own."""
 
-    def __init__(self, desk: Desk, identities: Identities) -> None:
-        self._desk, self._identities = desk, identities
+    def __init__(self, desk: Desk, identities: Identities, twin: TwinVerbs, standings: StandingVerbs) -> None:
+        self._desk, self._identities, self._twin, self._standings = desk, identities, twin, standings
 
     def new_token(self, ttl_s: float, actor: str) -> str:
         """Return a fresh enrolment token's text; the database keeps only a digest."""
-        now = self._desk.clock()
-        token, record = new_token(self._desk.random_bytes(26), ca.ca_digest(self._desk.trust.ca), now, ttl_s)
+        return self.new_tokens(1, ttl_s, Wishes(), actor)[0][0]
 
-        def job(db: Connection) -> str:
-            tables.put_token(db, record)
-            self._desk.audit(db, actor, "token.new", record.id, {"expires_at": record.expires_at})
-            return str(token)
+    def new_tokens(self, count: int, ttl_s: float, wishes: Wishes, actor: str) -> list[tuple[str, TokenRecord]]:
+        """Return fresh tokens as (text, record), each for one device.
+
+        Args:
+            count: How many.
+            ttl_s: Their life in seconds.
+            wishes: What the devices get; in its name ``{n}`` becomes the token's number.
+            actor: Who asks.
+
+        Raises:
+            UsageError: Too many, or labels that cannot be given.
+            EnrolmentError: A life that is not positive.
+        """
+        if not 1 <= count <= MAX_BATCH:
+            raise UsageError(f"{count} tokens, at most {MAX_BATCH} at once", where="tokens")
+        check_wishes(wishes, ttl_s)
+        now, digest = self._desk.clock(), ca.ca_digest(self._desk.trust.ca)
+        each = [replace(wishes, name=name_in_batch(wishes.name, n)) for n in range(1, count + 1)]
+        made = [new_token(self._desk.random_bytes(RANDOM_BYTES), digest, now, ttl_s, one) for one in each]
+
+        def job(db: Connection) -> None:
+            for _, record in made:
+                tables.put_token(db, record)
+            detail: dict[str, Any] = {"expires_at": made[0][1].expires_at}
+            if count > 1 or wishes != Wishes():
+                detail |= {"count": count, "batch": wishes.batch, "name": wishes.name, "labels": dict(wishes.labels)}
+            self._desk.audit(db, actor, "token.new", made[0][1].id, detail)
+
+        self._desk.store.write(job)
+        return [(str(token), record) for token, record in made]
+
+    def tokens(self, batch: str = "") -> list[TokenRecord]:
+        """Return tokens, newest first, of one batch or all."""
+        found = self._desk.store.read(_tokens)
+        return sorted((t for t in found if batch in ("", t.wishes.batch)), key=lambda t: (-t.created_at, t.id))
+
+    def revoke_tokens(self, name: str, actor: str) -> int:
+        """Take back a token by its id, or every open token of a batch; return how many.
+
+        Raises:
+            UsageError: No token or batch has this name.
+        """
+        now = self._desk.clock()
+
+        def job(db: Connection) -> int:
+            mine = [record for record in _tokens(db) if name and name in (record.id, record.wishes.batch)]
+            if not mine:
+                raise UsageError(f"no token and no batch is called '{name[:40]}'", fix="strop fleet enrol list")
+            changed = [after for record in mine if (after := revoke_token(record, now)) != record]
+            for record in changed:
+                tables.put_token(db, record)
+            self._desk.audit(db, actor, "token.revoke", name, {"revoked": len(changed)})
+            return len(changed)
 
         return self._desk.store.write(job)
 
@@ -53,6 +113,7 @@ class DeviceVerbs:
             record = tables.token(db, token.id)
             check_token(record, token.secret, now, key_digest=key)
             assert record is not None
+            check_name(record, request.device)
             known = tables.device(db, request.device)
             if known is not None and record.device != request.device:
                 fix = f"if it is to be replaced: strop fleet device remove {request.device}"
@@ -63,6 +124,7 @@ class DeviceVerbs:
             if known is None:
                 desired = DesiredState(0, {}, {})
                 tables.put_device(db, DeviceRecord(request.device, now, desired=desired))
+                self._welcome(db, request.device, record)
             self._desk.audit(db, f"device {request.device}", "device.enrol", request.device, {"token": token.id})
             return certificate
 
@@ -78,50 +140,19 @@ class DeviceVerbs:
             device_url=where.device_url,
         )
 
+    def _welcome(self, db: Connection, device: str, record: TokenRecord) -> None:
+        """Give a device what its token promised; a name that was decommissioned begins anew."""
+        device_states.clear(db, device)
+        labels.change_labels(db, device, record.wishes.labels)
+        self._twin.settle(db, [device])  # it hears its desired state when it connects, which is after this
+
     def remove(self, device: str, actor: str) -> None:
-        """Forget a device: its executions end as REMOVED and no wave waits for it. What it sent is kept.
-
-        Its certificates are revoked: to come back it needs a token.
-
-        Raises:
-            UsageError: It is not enrolled.
-        """
-        now = self._desk.clock()
-
-        def job(db: Connection) -> tuple[None, list[Message]]:
-            known_device(db, device)
-            for execution in [e for e in tables.unclosed_executions(db) if e.device == device]:
-                gone = remove_device({device: execution}, device, now)
-                tables.put_executions(db, gone.values())
-            channels = ("twin/desired", *self._desk.book.channels(db, device))
-            db.execute("DELETE FROM devices WHERE device = ?", (device,))
-            db.execute("DELETE FROM orders WHERE device = ?", (device,))
-            self._desk.audit(db, actor, "device.remove", device, {})
-            cleared = [Message(topic(self._desk.addresses.tenant, device, channel), b"") for channel in channels]
-            return None, [*cleared, *self._desk.book.tick(db, now)]
-
-        self._desk.do(job)
-        self._identities.forget(device, actor)
+        """Forget a device; see ``StandingVerbs.remove``."""
+        self._standings.remove(device, actor)
 
     def set_config(self, device: str, changes: Any, actor: str) -> DesiredState:
-        """Merge settings into a device's desired configuration; None removes one.
-
-        Raises:
-            UsageError: The device is not enrolled, or the changes are no object.
-        """
-        if not isinstance(changes, dict):
-            raise UsageError("expected an object of settings", where=f"device {device}")
-        # In the form in which it is read back, so that the same settings again are no change.
-        changes = canonical.loads(canonical.dumps(changes))
-
-        def job(db: Connection) -> tuple[DesiredState, list[Message]]:
-            known_device(db, device)
-            messages = self._desk.book.desire(db, device, config=changes)
-            if messages:
-                self._desk.audit(db, actor, "device.config", device, {"changes": changes})
-            return known_device(db, device).desired, messages
-
-        return self._desk.do(job)
+        """Merge settings into a device's own; see ``TwinVerbs.set_config``."""
+        return self._twin.set_config(device, changes, actor)
 
     def add_labels(self, device: str, labels: dict[str, int], actor: str) -> int:
         """Store delayed ground truth of a device's results; raises UsageError if it is not enrolled."""
@@ -133,3 +164,8 @@ class DeviceVerbs:
             return len(labels)
 
         return self._desk.store.write(job)
+
+
+def _tokens(db: Connection) -> list[TokenRecord]:
+    rows = db.execute("SELECT record FROM tokens ORDER BY id").fetchall()
+    return [TokenRecord.from_json(json.loads(row["record"])) for row in rows]

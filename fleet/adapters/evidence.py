@@ -21,7 +21,8 @@ from edge_contract.states import Status, WaveState
 from fleet.adapters.database import Connection
 from fleet.core.evidence import DeviceEvidence, Row, Span
 from fleet.core.execution import Execution
-from fleet.core.gates import GateLimits, WaveVerdict, judge_wave
+from fleet.core.gate_limits import GateLimits
+from fleet.core.gates import WaveVerdict, judge_wave
 from fleet.core.rollout import Rollout
 
 __all__ = ["AtWork", "WaveJudge", "history"]
@@ -31,6 +32,9 @@ MOST_DEVICES: Final = 100
 """Of each group: more would not make the answer surer by much, and would cost reading."""
 KEPT_LOOKS: Final = 500
 """Of each wave, for the chart."""
+
+
+_At = tuple[int, WaveState]
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class WaveJudge:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, str, bool], _Seen] = {}
-        self._told: dict[int, tuple[float, WaveVerdict | None]] = {}
+        self._told: dict[int, tuple[float, _At | None, WaveVerdict | None]] = {}
 
     def __call__(self, db: Connection, work: AtWork, now: float) -> WaveVerdict | None:
         """Return the verdict on the wave that runs or soaks; None while nobody is updated.
@@ -91,12 +95,12 @@ class WaveJudge:
             work: Whose wave.
             now: Seconds since 1970.
         """
-        number = work.rollout.number
-        at, told = self._told.get(number, (-LOOK_S, None))
-        if 0 <= now - at < LOOK_S:
+        number, place = work.rollout.number, _at_work(work.rollout)
+        at, where, told = self._told.get(number, (-LOOK_S, None, None))
+        if told is not None and where == place and 0 <= now - at < LOOK_S:
             return told
         verdict = self._look(db, work, now)
-        self._told[number] = (now, verdict)
+        self._told[number] = (now, place, verdict)
         return verdict
 
     def forget(self, number: int) -> None:
@@ -107,10 +111,11 @@ class WaveJudge:
 
     def _look(self, db: Connection, work: AtWork, now: float) -> WaveVerdict | None:
         rollout, limits = work.rollout, work.limits
-        wave = next((i for i, w in enumerate(rollout.waves) if w.state in (WaveState.RUNNING, WaveState.SOAKING)), None)
+        place = _at_work(rollout)
         done = [e for e in work.executions.values() if e.status is Status.SUCCEEDED and e.issued_at]
-        if wave is None or not done:
+        if place is None or not done:
             return None
+        wave = place[0]
         begun, newest = min(e.updated_at for e in done), max(e.updated_at for e in done)
         groups = [
             *(_Place(e.device, is_treated=True, since=e.updated_at, execution=e) for e in _some(done, wave)),
@@ -141,6 +146,12 @@ class WaveJudge:
         self._seen[key] = seen
         compared, agreed = _shadow(group.execution)
         return DeviceEvidence(group.device, group.is_treated, seen.before, seen.after, compared, agreed)
+
+
+def _at_work(rollout: Rollout) -> _At | None:
+    """Return the wave that runs or soaks and its state: a look at a wave that runs says nothing once it soaks."""
+    found = ((i, w.state) for i, w in enumerate(rollout.waves) if w.state in (WaveState.RUNNING, WaveState.SOAKING))
+    return next(found, None)
 
 
 def _crashed(seen: _Seen, *, is_after: bool) -> _Seen:

@@ -15,8 +15,8 @@ from edge_contract.errors import EnrolmentError, UsageError
 from edge_contract.renewal import BoardIdentity, RenewalAnswer, RenewalRequest
 from fleet.adapters import ca, tables
 from fleet.adapters.csr import check_proof, facts, key_digest
-from fleet.adapters.database import Connection, Row
-from fleet.adapters.sqlite import Store
+from fleet.adapters.database import Connection, Row, upsert
+from fleet.adapters.store import Store
 from fleet.core.identity import Certificate, DeviceIdentity, check_renewal, hear_board, hear_boot, suspect
 
 __all__ = ["Identities"]
@@ -38,6 +38,8 @@ class Identities:
         self._store, self._authority, self._clock, self._job_keys = store, authority, clock, job_keys
         self.on_revoked: Callable[[str], None] = lambda device: None
         """Called with a device's name after its certificates were denied, to cut it off where it is connected."""
+        self.on_suspected: Callable[[str, str], None] = lambda device, why: None
+        """Called with a device's name and the reason, inside the transaction that noticed it."""
 
     # What the enrolment and the ingest tell; inside their transactions.
 
@@ -67,6 +69,7 @@ class Identities:
             if why not in before.evidence:
                 _log.warning("device %s: %s", device, why)
                 _audit(db, now, "server", "device.clone_suspected", device, why=why)
+                self.on_suspected(device, why)
 
     # What a device asks.
 
@@ -159,10 +162,24 @@ class Identities:
 
         def job(db: Connection) -> None:
             _enrolled(db, device)
-            _put_identity(db, device, replace(_identity(db, device), suspected_at=0.0, evidence=(), returns=0))
-            _audit(db, now, actor, "device.clone_cleared", device)
+            self.forgive_in(db, device, actor, now)
 
         self._store.write(job)
+
+    def forgive_in(self, db: Connection, device: str, actor: str, now: float) -> None:
+        """Do the same inside a transaction."""
+        _put_identity(db, device, replace(_identity(db, device), suspected_at=0.0, evidence=(), returns=0))
+        _audit(db, now, actor, "device.clone_cleared", device)
+
+    def is_suspected(self, db: Connection, device: str) -> bool:
+        """True if a device is taken for cloned."""
+        return bool(_identity(db, device).suspected_at)
+
+    def suspects(self, db: Connection) -> dict[str, str]:
+        """Return every device that is taken for cloned, with the newest reason."""
+        rows = db.execute("SELECT device, document FROM identities")
+        noticed = {row["device"]: DeviceIdentity.from_json(canonical.loads(row["document"])) for row in rows}
+        return {name: one.evidence[-1] for name, one in noticed.items() if one.suspected_at and one.evidence}
 
     def deny(self) -> Path:
         """Write the revocation list of everything that is revoked and not yet expired, and return its path."""
@@ -209,8 +226,15 @@ def _shown(held: list[Certificate], noticed: DeviceIdentity, now: float) -> dict
             "revoked": bool(newest.revoked_at),
             "reason": newest.reason,
         }
-    clone = {"suspected": bool(noticed.suspected_at), "since": noticed.suspected_at}
+    clone: dict[str, Any] = {"suspected": bool(noticed.suspected_at), "since": noticed.suspected_at}
+    clone["todo"] = _TODO if noticed.suspected_at else ""
     return {"certificate": certificate, "clone": {**clone, "evidence": list(noticed.evidence)}}
+
+
+_TODO: Final = (
+    "look which machine is the right one; then 'device revoke NAME' and enrol the right one with a new token, "
+    "or 'device forgive NAME' if there is only one; 'device quarantine NAME' holds its orders meanwhile"
+)
 
 
 def _row(row: Row) -> Certificate:
@@ -225,7 +249,8 @@ def _held(db: Connection, device: str) -> list[Certificate]:
 def _put(db: Connection, one: Certificate) -> None:
     values = (one.serial, one.device, one.key_digest, one.issued_at, one.not_after)
     more = (one.seen_at, one.revoked_at, one.reason)
-    db.execute("INSERT OR REPLACE INTO certificates VALUES (?,?,?,?,?,?,?,?)", values + more)
+    names = ("device", "key_digest", "issued_at", "not_after", "seen_at", "revoked_at", "reason")
+    db.execute(upsert("certificates", "serial", *names), values + more)
 
 
 def _identity(db: Connection, device: str) -> DeviceIdentity:
@@ -235,7 +260,7 @@ def _identity(db: Connection, device: str) -> DeviceIdentity:
 
 def _put_identity(db: Connection, device: str, identity: DeviceIdentity) -> None:
     document = canonical.dumps(identity.to_json())
-    db.execute("INSERT OR REPLACE INTO identities VALUES (?,?)", (device, document))
+    db.execute(upsert("identities", "device", "document"), (device, document))
 
 
 def _enrolled(db: Connection, device: str) -> None:

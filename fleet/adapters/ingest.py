@@ -9,18 +9,20 @@ acknowledged: the device keeps its rows, and a repaired server reads them.
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
-from edge_contract.batches import TelemetryAck, decode_batch
+from edge_contract.batches import decode_batch
 from edge_contract.errors import ContractError, MessageError
 from edge_contract.jobs import JobStatus
 from edge_contract.messages import Birth, Death, ReportedState
-from edge_contract.topics import Topic, parse, topic
+from edge_contract.topics import Topic, parse
 from fleet.adapters import tables, telemetry
 from fleet.adapters.database import Connection
+from fleet.adapters.device_commands import DeviceCommands
 from fleet.adapters.identities import Identities
-from fleet.adapters.sqlite import Store
+from fleet.adapters.intake import Arrival, Intake
+from fleet.adapters.store import Store
 from fleet.core.execution import hear_status
 from fleet.core.inventory import DeviceRecord, hear_birth, hear_death, hear_reported
 
@@ -28,11 +30,15 @@ __all__ = ["Ingest"]
 
 _log = logging.getLogger("strop.fleet.ingest")
 
-Keep = Callable[[Connection, float], bytes | None]
-"""Stores one message at a time in seconds; returns the acknowledgement to send after the commit, or None."""
+Keep = Callable[[Connection, float], None]
+"""Stores one message at a time in seconds."""
 
 _QUIET: Final = frozenset({"tm/ack", "job/next/status"})
 """Our own words, which the subscriptions ``tm/+`` and ``job/+/status`` bring back: a model may be named status."""
+
+
+_CLEARED: Final = frozenset({"state/birth", "state/death", "twin/reported"})
+"""Retained words of a device that left: an empty payload clears them, and the server hears that, too."""
 
 
 class Ingest:
@@ -45,6 +51,7 @@ class Ingest:
         publish: Sends (topic, payload), from the store's thread after the commit.
         wake: Called after the commit of what may move a rollout.
         identities: Hears which start speaks for a device on which board; None where nobody looks for clones.
+        commands: Takes answers to commands and pieces of logs; None where nobody asks.
     """
 
     def __init__(
@@ -56,39 +63,63 @@ class Ingest:
         publish: Callable[[str, bytes], None],
         wake: Callable[[], None],
         identities: Identities | None = None,
+        commands: DeviceCommands | None = None,
     ) -> None:
-        self._identities = identities
-        self._store, self._judge, self._clock, self._publish, self._wake = store, judge, clock, publish, wake
+        self._identities, self._commands = identities, commands
+        self._store, self._clock, self._publish, self._wake = store, clock, publish, wake
+        self._intake = Intake(
+            store,
+            telemetry.unfolding(judge, clock),
+            clock=clock,
+            acknowledge=publish,
+            failed=lambda arrival, error: self._failed(arrival.said, arrival.payload, error),
+        )
 
-    def handle(self, name: str, payload: bytes, *, retained: bool = False) -> "Future[bytes | None] | None":
+    def handle(self, name: str, payload: bytes, retained: bool = False) -> "Future[Any] | None":  # noqa: FBT001, FBT002
         """Take one message; the future resolves when it is committed. None for our own words."""
+        found: Future[Any] | None = self._take(name, payload, Future(), is_retained=retained)
+        self._intake.flush()
+        return found
+
+    def flush(self) -> None:
+        """Store the telemetry that was heard and waits: there is nothing more to hear at this moment."""
+        self._intake.flush()
+
+    def hear(self, name: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - the link's order
+        """Take one message whose end nobody waits for: nine of ten are telemetry, and a future has its price."""
+        self._take(name, payload, None, is_retained=retained)
+
+    def _take(self, name: str, payload: bytes, future: "Future[Any] | None", *, is_retained: bool) -> Any:
         now = self._clock()
         try:
-            said = parse(name)
+            said = _parsed(name)
             if said.channel in _QUIET:
                 return None
-            keep = self._reader(said, payload, None if retained else now)
+            if said.channel.startswith("tm/"):
+                return self._intake.take(self._batch(said, payload, future))
+            keep = self._reader(said, payload, None if is_retained else now)
         except ContractError as error:
             reason = str(error)
             _log.warning("dead letter on %s: %s", name[:120], reason)
             return self._store.submit(lambda db: _bury(db, name, payload, reason, now))
         return self._store.submit(lambda db: keep(db, now), then=lambda done: self._committed(said, payload, done))
 
-    def _committed(self, said: Topic, payload: bytes, done: "Future[bytes | None]") -> None:
+    def _committed(self, said: Topic, payload: bytes, done: "Future[None]") -> None:
         error = done.exception()
-        if isinstance(error, ContractError):
-            reason, name, now = str(error), str(said), self._clock()
-            _log.warning("dead letter on %s: %s", name, reason)
-            self._store.submit(lambda db: _bury(db, name, payload, reason, now))
-            return
-        if error is not None:
+        if error is None:
+            if said.channel == "state/birth" and self._commands is not None:
+                self._commands.again(said.device)
+            self._wake()
+        else:
+            self._failed(said, payload, error)
+
+    def _failed(self, said: Topic, payload: bytes, error: BaseException) -> None:
+        if not isinstance(error, ContractError):
             _log.error("%s was not stored: %s", said, error)
             return
-        acknowledgement = done.result()
-        if acknowledgement is not None:
-            self._publish(topic(said.tenant, said.device, "tm/ack"), acknowledgement)
-        if said.parts[0] in ("state", "twin", "job"):
-            self._wake()
+        reason, name, now = str(error), str(said), self._clock()
+        _log.warning("dead letter on %s: %s", name, reason)
+        self._store.submit(lambda db: _bury(db, name, payload, reason, now))
 
     def _reader(self, said: Topic, payload: bytes, seen_at: float | None) -> Keep:
         """Return what stores this message.
@@ -97,14 +128,14 @@ class Ingest:
             ContractError: The payload is malformed, or names another device.
         """
         kind = said.parts[0]
+        if not payload and said.channel in _CLEARED:
+            return lambda _db, _now: None
         if said.channel == "state/birth":
             birth = Birth.from_bytes(payload)
             boot = None if seen_at is None else birth.boot  # a retained birth may be of long ago
             fold = partial(hear_birth, birth=birth, seen_at=seen_at)
             return self._record(said, birth.device, fold, boot, birth.board)
         if said.channel == "state/death":
-            if not payload:  # a device that was decommissioned clears what it retained
-                return lambda _db, _now: None
             death = Death.from_bytes(payload)
             return self._record(said, death.device, lambda record: hear_death(record, death))
         if said.channel == "twin/reported":
@@ -113,8 +144,8 @@ class Ingest:
             return self._record(said, reported.device, lambda record: hear_reported(record, reported, seen_at), boot)
         if kind == "job":
             return self._status(said, JobStatus.from_bytes(payload))
-        if kind == "tm":
-            return self._batch(said, payload)
+        if self._commands is not None:
+            return self._commands.reader(said, payload)
         raise MessageError("nobody listens to this yet", where=said.channel)
 
     def _record(
@@ -152,20 +183,20 @@ class Ingest:
 
         return keep
 
-    def _batch(self, said: Topic, payload: bytes) -> Keep:
+    @staticmethod
+    def _batch(said: Topic, payload: bytes, future: "Future[Any] | None") -> Arrival:
         batch = decode_batch(payload)
         _check_device(said, batch.device)
         if said.parts[1] != batch.cls:
             raise MessageError(f"holds class '{batch.cls}'", where=str(said))
 
-        def keep(db: Connection, now: float) -> bytes:
-            _enrolled(db, said)
-            up_to = telemetry.keep_batch(db, batch, now, self._judge)
-            tables.bump(db, "batches")
-            tables.bump(db, "rows", len(batch.rows))
-            return TelemetryAck(batch.boot, batch.cls, up_to).to_bytes()
+        return Arrival(said, payload, batch, future)
 
-        return keep
+
+@lru_cache(maxsize=65_536)
+def _parsed(name: str) -> Topic:
+    """Each device says the same few topics again and again."""
+    return parse(name)
 
 
 def _check_device(said: Topic, claimed: str) -> None:
@@ -180,6 +211,7 @@ def _enrolled(db: Connection, said: Topic) -> DeviceRecord:
     return record
 
 
-def _bury(db: Connection, name: str, payload: bytes, reason: str, now: float) -> None:
+def _bury(db: Connection, name: str, payload: bytes, reason: str, now: float) -> str:
     telemetry.dead_letter(db, name[:300], payload, reason[:500], now)
     tables.bump(db, "dead_letters")
+    return telemetry.DEAD

@@ -11,8 +11,8 @@ from edge_contract.profile import ReferenceProfile
 from edge_contract.summary import DriftSummary, decode, short_hash
 from edge_contract.verdict import judge
 from fleet.adapters import tables
-from fleet.adapters.blobs import BlobStore
-from fleet.adapters.database import Connection
+from fleet.adapters.blobs import Blobs
+from fleet.adapters.database import Connection, upsert
 
 __all__ = ["WindowJudge"]
 
@@ -24,7 +24,7 @@ class WindowJudge:
         blobs: Where the bundles' files are.
     """
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._profiles: dict[tuple[str, int], ReferenceProfile] = {}
 
@@ -45,7 +45,7 @@ class WindowJudge:
             return verdict.level.value, verdict.to_json()
         verdict, state = judge(profile, summary, _remembered(db, device, bundle))
         stored = canonical.dumps(state.to_json())
-        db.execute("INSERT OR REPLACE INTO drift_states VALUES (?,?,?)", (device, bundle, stored))
+        db.execute(upsert("drift_states", "device, bundle", "state"), (device, bundle, stored))
         return verdict.level.value, verdict.to_json()
 
     def _profile(self, db: Connection, bundle: str, crc: int) -> ReferenceProfile | None:

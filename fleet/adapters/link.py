@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's own connection to the broker: hears all devices of a tenant, and publishes for them."""
+"""The server's own connection to the broker: hears all devices of a tenant, and publishes for them.
+
+A worker's connection is a member of a shared subscription (MQTT 5): the broker gives each batch to one of them.
+Telemetry is subscribed class by class, because ``tm/+`` would bring our own acknowledgements back.
+"""
 
 import logging
 import ssl
@@ -12,11 +16,12 @@ from typing import Any, Final
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edge_contract.batches import CLASSES
 from edge_contract.enrolment import SERVER_NAME
 from edge_contract.errors import BrokerError
 from edge_contract.topics import server_filters
 
-__all__ = ["LinkFiles", "ServerLink"]
+__all__ = ["Hears", "LinkFiles", "ServerLink"]
 
 _log = logging.getLogger("strop.fleet.link")
 _CONNECT_S: Final = 10.0
@@ -33,6 +38,34 @@ class LinkFiles:
     key: Path
 
 
+@dataclass(frozen=True)
+class Hears:
+    """What one of the server's connections listens to.
+
+    Attributes:
+        state: Births, deaths, twins, jobs and commands.
+        telemetry: Batches.
+        group: Name of a shared subscription; empty for a connection that hears everything by itself.
+        member: This connection's client id in that group.
+
+    Example:
+        >>> Hears(state=False, group="ingest", member="server-1").filters("default")[0]
+        '$share/ingest/strop/v1/default/+/tm/metric'
+    """
+
+    state: bool = True
+    telemetry: bool = True
+    group: str = ""
+    member: str = SERVER_NAME
+
+    def filters(self, tenant: str) -> list[str]:
+        """Return the subscriptions."""
+        every = server_filters(tenant)
+        batches = [f"{one[:-1]}{cls}" for one in every if one.endswith("/tm/+") for cls in CLASSES]
+        found = [one for one in every if self.state and not one.endswith("/tm/+")] + batches * self.telemetry
+        return [f"$share/{self.group}/{one}" if self.group else one for one in found]
+
+
 class ServerLink:
     """A paho client in its own thread; connects again by itself after the broker went away.
 
@@ -41,13 +74,23 @@ class ServerLink:
         files: mTLS identity.
         on_message: Called with (topic, payload, retained) in paho's thread.
         on_ready: Called after each (re)connection, when the subscriptions stand.
+        hears: What to listen to; all of it unless workers share the telemetry.
     """
 
-    def __init__(self, tenant: str, files: LinkFiles, *, on_message: OnMessage, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        tenant: str,
+        files: LinkFiles,
+        *,
+        on_message: OnMessage,
+        on_ready: Callable[[], None],
+        hears: Hears | None = None,
+    ) -> None:
         self._tenant, self._on_message, self._on_ready = tenant, on_message, on_ready
-        self._ready = threading.Event()
-        self._filters = [(topic, 1) for topic in server_filters(tenant)]
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=SERVER_NAME, protocol=mqtt.MQTTv311)
+        self._ready, hears = threading.Event(), hears or Hears()
+        self._filters = [(topic, 1) for topic in hears.filters(tenant)]
+        protocol = mqtt.MQTTv5 if hears.group else mqtt.MQTTv311
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=hears.member, protocol=protocol)
         context = ssl.create_default_context(cafile=str(files.ca))
         context.load_cert_chain(files.certificate, files.key)
         self._client.tls_set_context(context)
@@ -83,6 +126,10 @@ class ServerLink:
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Hand a message to the broker, QoS 1; without a connection paho keeps it until there is one."""
         self._client.publish(topic, payload, qos=1, retain=retain)
+
+    def acknowledge(self, topic: str, payload: bytes) -> None:
+        """Send an acknowledgement, QoS 0: where it is lost the device sends its batch again, and is told again."""
+        self._client.publish(topic, payload, qos=0)
 
     def take_over(self, client_id: str) -> None:
         """Connect once under a device's client id: the broker then ends the connection that has it (MQTT 3.1.4)."""

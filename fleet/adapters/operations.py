@@ -3,15 +3,26 @@
 
 from collections.abc import Callable
 
-from fleet.adapters.blobs import BlobStore
+from fleet.adapters.accounts import AccountVerbs
+from fleet.adapters.alert_book import AlertVerbs
+from fleet.adapters.blobs import Blobs
 from fleet.adapters.captures import Captures
 from fleet.adapters.desk import Addresses, Desk, Trust
+from fleet.adapters.device_commands import DeviceCommands
 from fleet.adapters.device_verbs import DeviceVerbs
+from fleet.adapters.group_verbs import GroupVerbs
 from fleet.adapters.identities import Identities
+from fleet.adapters.letters import LetterVerbs
 from fleet.adapters.model_verbs import ModelVerbs
 from fleet.adapters.orders import Message
+from fleet.adapters.promotion_verbs import PromotionVerbs
+from fleet.adapters.retention import RetentionVerbs
 from fleet.adapters.rollout_verbs import RolloutVerbs
-from fleet.adapters.sqlite import Store
+from fleet.adapters.roster import Roster
+from fleet.adapters.rule_book import RuleBook
+from fleet.adapters.standing_verbs import StandingVerbs
+from fleet.adapters.store import Store
+from fleet.adapters.twin_verbs import TwinVerbs
 
 __all__ = ["Operations"]
 
@@ -22,7 +33,7 @@ class Operations:
     def __init__(
         self,
         store: Store,
-        blobs: BlobStore,
+        blobs: Blobs,
         trust: Trust,
         *,
         addresses: Addresses,
@@ -37,6 +48,27 @@ class Operations:
         self.identities = Identities(store, trust.ca, clock, trust.signer.public_key)
         folder = trust.ca.parent / "captures"
         self.captures = Captures(store, folder, trust.signer, clock=clock, random_bytes=random_bytes)
-        self.devices = DeviceVerbs(self.desk, self.identities)
-        self.models = ModelVerbs(self.desk)
+        self.accounts = AccountVerbs(self.desk)
+        self.roster = Roster(store)
+        self.alerts = AlertVerbs(self.desk, self.roster, trust.ca.parent)
+        self.twin = TwinVerbs(self.desk)
+        self.groups = GroupVerbs(self.desk, self.twin)
+        self.commands = DeviceCommands(self.desk)
+        self.captures.on_changed, self.commands.nudges = self.commands.nudge, self.captures.live_for
+        self.standings = StandingVerbs(self.desk, self.identities, folder)
+        self.devices = DeviceVerbs(self.desk, self.identities, self.twin, self.standings)
+        self.promotion = PromotionVerbs(self.desk, RuleBook(trust.ca.parent / "rules.toml"))
+        self.releases = self.promotion.releases
+        self.models = ModelVerbs(self.desk, self.promotion)
         self.rollouts = RolloutVerbs(self.desk)
+        self.retention, self.letters = RetentionVerbs(self.desk), LetterVerbs(self.desk)
+
+    def look_after(self, before: float) -> None:
+        """Do what falls due with devices: settings of groups, quarantine of suspects, what is too old to be kept apart.
+
+        Args:
+            before: Seconds since 1970; what was kept apart before goes.
+        """
+        self.twin.settle_all()
+        self.standings.sweep()
+        self.standings.prune(before)

@@ -1,32 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rollouts in the database: one transaction per step, and the messages that follow from its commit."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from edge_contract.jobs import JobDocument, Probation
 from edge_contract.states import RolloutState, Status
-from edge_contract.topics import topic
-from fleet.adapters import tables
+from fleet.adapters import rollout_tables, tables
 from fleet.adapters.database import Connection
+from fleet.adapters.evidence import WaveJudge
 from fleet.adapters.job_signing import JobSigner
-from fleet.core.engine import CloseOrder, Issue, World, advance
-from fleet.core.execution import Execution
-from fleet.core.inventory import DeviceRecord, want
-from fleet.core.rollout import LIVE, Rollout
+from fleet.adapters.order_messages import Message, OrderMessages
+from fleet.adapters.rollbacks import plan_rollbacks
+from fleet.adapters.rollout_ends import has_ended, joining
+from fleet.adapters.rollout_world import read_world
+from fleet.core.changes import join
+from fleet.core.engine import advance
+from fleet.core.rollout import LIVE, UNDER_WAY, Rollout
+from fleet.core.world import Action, AskCancel, CloseOrder, Issue, Outcome, World
 
 __all__ = ["Message", "OrderBook"]
 
+_JOIN_S = 10.0
+"""How often a dynamic rollout asks who matches now."""
 
-@dataclass(frozen=True)
-class Message:
-    """One message to publish after the commit."""
+_PAUSE_S = 0.9
+"""Where no execution moved and the last step did nothing, only the clock can: it is looked at so often. Every message
+of a device wakes the engine, so a step that finds nothing has to cost next to nothing."""
 
-    topic: str
-    payload: bytes
-    retain: bool = True
+_CALM = frozenset({RolloutState.SCHEDULED, RolloutState.RUNNING, RolloutState.PAUSED})
 
 
-class OrderBook:
+class OrderBook(OrderMessages):
     """Moves rollouts on inside a transaction.
 
     Args:
@@ -35,136 +38,101 @@ class OrderBook:
     """
 
     def __init__(self, tenant: str, signer: JobSigner) -> None:
-        self._tenant, self._signer = tenant, signer
+        super().__init__(tenant, signer)
+        self._judge, self._is_adopted = WaveJudge(), False
+        self._joined, self._calm_since = dict[int, float](), dict[int, float]()
 
     def tick(self, db: Connection, now: float) -> list[Message]:
-        """Advance every rollout that lives or still has open executions, the newest first."""
-        waiting = {execution.number for execution in tables.unclosed_executions(db)}
-        moving = [r for r in tables.rollouts(db) if r.state in LIVE or r.number in waiting]
-        return [message for rollout in moving for message in self.advance(db, rollout, now)]
+        """Advance every rollout that is under way or still has open executions, the newest first."""
+        if not self._is_adopted:
+            self._adopt(db)
+        moved, messages = rollout_tables.numbers_to_move(db, now), list[Message]()
+        states = rollout_tables.under_way(db)
+        for number in sorted(moved | states.keys(), reverse=True):
+            is_calm = number not in moved and states.get(number) in _CALM
+            if is_calm and 0 <= now - self._calm_since.get(number, -_PAUSE_S) < _PAUSE_S:
+                continue
+            rollout = tables.rollout(db, f"r{number}")
+            found = self.advance(db, rollout, now) if rollout is not None else []
+            self._calm_since[number] = -_PAUSE_S if found else now
+            messages += found
+        return messages
 
     def advance(self, db: Connection, rollout: Rollout, now: float) -> list[Message]:
         """Advance one rollout, store what changed, and return what to publish."""
-        records = {record.device: record for record in tables.devices(db)}
-        outcome = advance(self._world(db, rollout, records), now)
-        if outcome.rollout != rollout:
-            tables.put_rollout(db, outcome.rollout)
-            _note(db, rollout, outcome.rollout, now)
-        tables.put_executions(db, outcome.changed)
+        messages: list[Message] = []
+        rollout = self._with_joined(db, rollout, now)
+        while True:
+            loaded = rollout_tables.loaded(db, rollout, now)
+            world = read_world(db, rollout, now, self._judge, loaded)
+            outcome = advance(world, now)
+            messages += self._kept(db, world, outcome, loaded.moved, now)
+            if outcome.rollout.state is rollout.state:
+                return messages
+            messages += self.entered(db, outcome.rollout, now)
+            rollout = tables.rollout(db, rollout.id) or outcome.rollout
+
+    def _adopt(self, db: Connection) -> None:
+        """Take over a database of an earlier version, once."""
+        rollout_tables.adopt(db)
+        if db.execute("SELECT device FROM running LIMIT 1").fetchone() is None:
+            for record in tables.devices(db):
+                rollout_tables.note_running(db, record.device, record.running)
+        self._is_adopted = True
+
+    def _with_joined(self, db: Connection, rollout: Rollout, now: float) -> Rollout:
+        if not rollout.dynamic or rollout.state not in LIVE:
+            return rollout
+        if 0 <= now - self._joined.get(rollout.number, -_JOIN_S) < _JOIN_S:
+            return rollout
+        self._joined[rollout.number] = now
+        joined = join(rollout, joining(db, rollout, now))
+        if joined != rollout:
+            tables.put_rollout(db, joined)
+        return joined
+
+    def _kept(self, db: Connection, world: World, outcome: Outcome, moved: frozenset[str], now: float) -> list[Message]:
+        before, after = world.rollout, outcome.rollout
+        if after != before:
+            tables.put_rollout(db, after)
+            _note(db, before, after, now)
+        changed = {execution.job_id for execution in outcome.changed}
+        looked_at = [e for e in outcome.executions.values() if e.job_id in moved - changed and e.issued_at]
+        rollout_tables.put(db, [*outcome.changed, *looked_at], is_seen=True)
+        known = {execution.job_id for execution in world.executions.values()}
+        new = [e.device for e in outcome.changed if e.job_id not in known]
+        rollout_tables.mark_older(db, after, new)
         messages: list[Message] = []
         for execution in outcome.changed:
-            if execution.status is Status.SUCCEEDED:  # also a device that ran it already
+            if execution.status is Status.SUCCEEDED and execution.kind == "install" and not execution.past:
+                # Also a device that ran it already.
                 messages += self.desire(db, execution.device, models={execution.model: execution.bundle})
         for action in outcome.actions:
-            match action:
-                case Issue(execution):
-                    messages += self._issue(db, outcome.rollout, execution, now)
-                case CloseOrder(execution, restore, ask_cancel):
-                    messages += self._close(db, outcome.rollout, execution, restore, now, ask_cancel=ask_cancel)
+            messages += self._said(db, after, action, now)
         return messages
 
-    def desire(
-        self,
-        db: Connection,
-        device: str,
-        *,
-        models: dict[str, str] | None = None,
-        config: dict[str, object] | None = None,
-    ) -> list[Message]:
-        """Change what is wanted of a device; nothing to publish where nothing changes."""
-        record = tables.device(db, device)
-        if record is None:
-            return []
-        desired = want(record.desired, models=models, config=config)
-        if desired == record.desired:
-            return []
-        tables.put_device(db, replace(record, desired=desired))
-        return [Message(topic(self._tenant, device, "twin/desired"), desired.to_bytes())]
+    def _said(self, db: Connection, rollout: Rollout, action: Action, now: float) -> list[Message]:
+        match action:
+            case Issue(execution):
+                return self.issue(db, rollout, execution, now)
+            case AskCancel(execution):
+                return self.order(db, rollout, execution, "cancel", now)
+            case CloseOrder(execution, restore, ask_cancel):
+                return self.close(db, rollout, execution, restore, now, ask_cancel=ask_cancel)
 
-    def retained(self, db: Connection) -> list[Message]:
-        """Return everything that the broker must hold: after its restart it holds nothing."""
-        wanted = [
-            Message(topic(self._tenant, record.device, "twin/desired"), record.desired.to_bytes())
-            for record in tables.devices(db)
-        ]
-        orders = [self._message(device, model, data) for (device, model), data in tables.orders(db).items()]
-        return wanted + orders
-
-    def channels(self, db: Connection, device: str) -> list[str]:
-        """Return the channels on which orders of a device may stand."""
-        return ["job/next", *(f"job/next/{model}" for _, model in tables.orders(db, device) if model)]
-
-    def _message(self, device: str, model: str, envelope: bytes) -> Message:
-        return Message(topic(self._tenant, device, f"job/next/{model}" if model else "job/next"), envelope)
-
-    def _world(self, db: Connection, rollout: Rollout, records: dict[str, DeviceRecord]) -> World:
-        model = rollout.model
-        others = (e for e in tables.unclosed_executions(db) if e.is_open and e.model != model and e.issued_at)
-        one_at_a_time = {device for device, record in records.items() if not record.has_lanes}
-        return World(
-            rollout,
-            executions=tables.executions(db, rollout.number),
-            running={device: record.running.get(model, "") for device, record in records.items()},
-            newest=tables.newest_numbers(db, model),
-            busy=frozenset(e.device for e in others if e.device in one_at_a_time),
-            last_job=tables.last_job(db),
-        )
-
-    def _issue(self, db: Connection, rollout: Rollout, execution: Execution, now: float) -> list[Message]:
-        wanted = self.desire(db, execution.device, models={execution.model: execution.bundle})
-        return [*wanted, *self._order(db, rollout, execution, "install", now)]
-
-    def _close(
-        self,
-        db: Connection,
-        rollout: Rollout,
-        execution: Execution,
-        restore: str | None,
-        now: float,
-        *,
-        ask_cancel: bool,
-    ) -> list[Message]:
-        messages = []
-        if restore is not None:
-            messages = self.desire(db, execution.device, models={execution.model: restore})
-        if execution.issued_at and tables.device(db, execution.device) is not None:  # it may have left the fleet
-            messages += self._order(db, rollout, execution, "cancel" if ask_cancel else "none", now)
-        return messages
-
-    def _order(self, db: Connection, rollout: Rollout, execution: Execution, kind: str, now: float) -> list[Message]:
-        limits = rollout.limits
-        job = JobDocument(
-            job_id=execution.job_id,
-            device=execution.device,
-            rollout=rollout.id,
-            kind=kind,
-            model=execution.model,
-            version=rollout.version,
-            bundle=execution.bundle,
-            issued_at=now,
-            expires_at=now + limits.timeout_s + limits.grace_s,
-            timeout_s=limits.timeout_s,
-            probation=limits.probation if kind == "install" else Probation(),
-        )
-        envelope = self._signer.sign(job).to_bytes()
-        return self._stand(db, execution, envelope)
-
-    def _stand(self, db: Connection, execution: Execution, envelope: bytes) -> list[Message]:
-        """Put an order onto its model's channel, and onto ``job/next`` where one model is all that the device has.
-
-        A device of the version before knows ``job/next`` alone. One with several models would find an order there
-        that is not the newest of its model, so there the old channel is cleared.
-        """
-        device, model, job = execution.device, execution.model, execution.job_id
-        record, standing = tables.device(db, device), tables.orders(db, device)
-        messages = []
-        if record is not None and record.has_lanes:
-            tables.put_order(db, device, job, envelope, model)
-            messages.append(self._message(device, model, envelope))
-        is_only = record is None or not record.has_lanes or set(record.running) <= {model}
-        if is_only or (device, "") in standing:
-            tables.put_order(db, device, job, envelope if is_only else b"")
-            messages.append(self._message(device, "", envelope if is_only else b""))
+    def entered(self, db: Connection, rollout: Rollout, now: float) -> list[Message]:
+        """Follow up on a state that a rollout has just entered, and that is stored."""
+        messages: list[Message] = []
+        # It asks something else of every execution that has not ended.
+        rollout_tables.mark_open(db, rollout.number)
+        if rollout.state is RolloutState.ROLLING_BACK and rollout.rollbacks is None:
+            children = plan_rollbacks(db, rollout, now)
+            tables.put_rollout(db, replace(rollout, rollbacks=tuple(child.id for child in children)))
+            for child in children:
+                messages += self.advance(db, child, now)
+        if rollout.state not in UNDER_WAY:
+            self._judge.forget(rollout.number)
+            has_ended(db, rollout, now)
         return messages
 
 
@@ -177,5 +145,5 @@ def _note(db: Connection, before: Rollout, after: Rollout, now: float) -> None:
     for i, (old, new) in enumerate(zip(before.waves, after.waves, strict=True)):
         if old.state is not new.state:
             add("rollout.wave", {"wave": i + 1, "state": new.state.value, "reason": new.reason})
-    if before.state is not after.state and after.state in (RolloutState.COMPLETED, RolloutState.ABORTED):
+    if before.state is not after.state:
         add(f"rollout.{after.state.value.lower()}", {"reason": after.reason})

@@ -7,10 +7,11 @@ from typing import Any
 
 from edge_contract import canonical
 from edge_contract.errors import StropError
-from edge_contract.manifest import Manifest
 from edge_contract.messages import DesiredState, ReportedState
+from edge_contract.software import read as read_manifest
 from edge_contract.states import RolloutState
-from fleet.adapters.database import Connection, Row
+from fleet.adapters import rollout_tables
+from fleet.adapters.database import Connection, Row, upsert
 from fleet.core import audit
 from fleet.core.enrolment import TokenRecord
 from fleet.core.execution import Execution
@@ -21,8 +22,11 @@ from fleet.core.rollout import Rollout
 __all__ = [
     "add_audit",
     "all_audit",
+    "audit_after",
+    "audit_page",
     "bump",
     "counts",
+    "desired",
     "device",
     "devices",
     "execution",
@@ -30,6 +34,7 @@ __all__ = [
     "model",
     "models",
     "unclosed_executions",
+    "put_desired",
     "put_device",
     "put_executions",
     "put_model",
@@ -40,6 +45,10 @@ __all__ = [
     "rollouts",
     "token",
 ]
+
+
+_LIFE = ("enrolled_at", "boot", "session", "dead_boot", "dead_session", "born_at", "last_seen")
+_DEVICE = (*_LIFE, "agent_version", "runtime", "runtime_version", "board", "reported", "desired")
 
 
 def _reported(data: bytes | None) -> ReportedState | None:
@@ -81,7 +90,7 @@ def devices(db: Connection) -> list[DeviceRecord]:
 def put_device(db: Connection, record: DeviceRecord) -> None:
     """Insert or replace one device's record."""
     db.execute(
-        "INSERT OR REPLACE INTO devices VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        upsert("devices", "device", *_DEVICE),
         (
             record.device,
             record.enrolled_at,
@@ -98,6 +107,19 @@ def put_device(db: Connection, record: DeviceRecord) -> None:
             record.desired.to_bytes(),
         ),
     )
+    if record.reported is not None:
+        rollout_tables.note_running(db, record.device, record.running)
+
+
+def desired(db: Connection, name: str) -> DesiredState | None:
+    """Return what is wanted of a device, None if it is not enrolled."""
+    row = db.execute("SELECT desired FROM devices WHERE device = ?", (name,)).fetchone()
+    return DesiredState.from_bytes(row["desired"]) if row else None
+
+
+def put_desired(db: Connection, name: str, wanted: DesiredState) -> None:
+    """Replace what is wanted of a device."""
+    db.execute("UPDATE devices SET desired = ? WHERE device = ?", (wanted.to_bytes(), name))
 
 
 def token(db: Connection, token_id: str) -> TokenRecord | None:
@@ -108,11 +130,11 @@ def token(db: Connection, token_id: str) -> TokenRecord | None:
 
 def put_token(db: Connection, record: TokenRecord) -> None:
     """Insert or replace a token's record."""
-    db.execute("INSERT OR REPLACE INTO tokens VALUES (?,?)", (record.id, canonical.dumps(record.to_json())))
+    db.execute(upsert("tokens", "id", "record"), (record.id, canonical.dumps(record.to_json())))
 
 
 def _model(row: Row) -> ModelVersion:
-    manifest = Manifest.from_bytes(row["manifest"])
+    manifest = read_manifest(row["manifest"])
     return ModelVersion(row["model"], row["version"], row["bundle"], manifest, row["registered_at"])
 
 
@@ -130,7 +152,8 @@ def models(db: Connection) -> list[ModelVersion]:
 def put_model(db: Connection, version: ModelVersion) -> None:
     """Insert a model version; the same bundle again changes nothing."""
     values = (version.bundle, version.model, version.version, version.registered_at, version.manifest.to_bytes())
-    db.execute("INSERT OR IGNORE INTO models VALUES (?,?,?,?,?)", values)
+    names = "bundle, model, version, registered_at, manifest"
+    db.execute(f"INSERT INTO models ({names}) VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING", values)
 
 
 def rollout(db: Connection, rollout_id: str) -> Rollout | None:
@@ -150,7 +173,7 @@ def rollouts(db: Connection, states: Iterable[RolloutState] | None = None) -> li
 def put_rollout(db: Connection, one: Rollout) -> None:
     """Insert or replace a rollout."""
     values = (one.number, one.id, one.state.value, canonical.dumps(one.to_json()))
-    db.execute("INSERT OR REPLACE INTO rollouts VALUES (?,?,?,?)", values)
+    db.execute(upsert("rollouts", "number", "id", "state", "document"), values)
 
 
 def _execution(row: Row) -> Execution:
@@ -165,7 +188,7 @@ def execution(db: Connection, job_id: str) -> Execution | None:
 
 def executions(db: Connection, number: int) -> dict[str, Execution]:
     """Return a rollout's executions by device."""
-    rows = db.execute("SELECT document FROM executions WHERE number = ?", (number,))
+    rows = db.execute("SELECT document FROM executions WHERE number = ? AND past = 0", (number,))
     return {one.device: one for one in map(_execution, rows)}
 
 
@@ -175,15 +198,8 @@ def unclosed_executions(db: Connection) -> list[Execution]:
 
 
 def put_executions(db: Connection, changed: Iterable[Execution]) -> None:
-    """Insert or replace executions."""
-    rows = ((e.job_id, e.number, e.device, e.model, int(e.closed), canonical.dumps(e.to_json())) for e in changed)
-    db.executemany("INSERT OR REPLACE INTO executions VALUES (?,?,?,?,?,?)", rows)
-
-
-def newest_numbers(db: Connection, model_name: str) -> dict[str, int]:
-    """Return device → highest number of a rollout that has an execution of this model there."""
-    rows = db.execute("SELECT device, MAX(number) FROM executions WHERE model = ? GROUP BY device", (model_name,))
-    return dict(tuple(row) for row in rows)
+    """Insert or replace executions; the rollout engine looks at them in its next step."""
+    rollout_tables.put(db, changed, is_seen=False)
 
 
 def last_job(db: Connection) -> int:
@@ -194,7 +210,8 @@ def last_job(db: Connection) -> int:
 
 def put_order(db: Connection, device_name: str, job_id: str, envelope: bytes, model_name: str = "") -> None:
     """Replace what stands on a device's ``job/next``, or for a model on its ``job/next/<model>``; empty clears it."""
-    db.execute("INSERT OR REPLACE INTO orders VALUES (?,?,?,?)", (device_name, model_name, job_id, envelope))
+    values = (device_name, model_name, job_id, envelope)
+    db.execute(upsert("orders", "device, model", "job_id", "envelope"), values)
 
 
 def orders(db: Connection, device_name: str = "") -> dict[tuple[str, str], bytes]:
@@ -226,17 +243,35 @@ def add_audit(db: Connection, *, time: float, actor: str, action: str, subject: 
     entry = audit.append(last, time=time, actor=actor, action=action, subject=subject, detail=detail)
     stored = canonical.dumps(entry.detail)
     values = (entry.number, entry.time.hex(), actor, action, subject, stored, entry.previous, entry.digest)
-    db.execute("INSERT INTO audit VALUES (?,?,?,?,?,?,?,?)", values)
+    names = "number, time, actor, action, subject, detail, previous, digest"
+    db.execute(f"INSERT INTO audit ({names}) VALUES (?,?,?,?,?,?,?,?)", values)
 
 
-def all_audit(db: Connection, limit: int = -1) -> list[audit.AuditEntry]:
+def all_audit(db: Connection, limit: int = 2**62) -> list[audit.AuditEntry]:
     """Return audit entries, newest first."""
     return [_entry(row) for row in db.execute("SELECT * FROM audit ORDER BY number DESC LIMIT ?", (limit,))]
 
 
+def audit_after(db: Connection, number: int, limit: int) -> list[audit.AuditEntry]:
+    """Return audit entries after a number, oldest first."""
+    rows = db.execute("SELECT * FROM audit WHERE number > ? ORDER BY number LIMIT ?", (number, limit))
+    return [_entry(row) for row in rows.fetchall()]
+
+
+def audit_page(db: Connection, text: str, before: int, limit: int) -> list[audit.AuditEntry]:
+    """Return audit entries before a number, newest first, whose actor, action or subject contains a text."""
+    mark = "%" + text.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+    like = "(actor LIKE ? ESCAPE '!' OR action LIKE ? ESCAPE '!' OR subject LIKE ? ESCAPE '!')"
+    statement = f"SELECT * FROM audit WHERE number < ? AND {like} ORDER BY number DESC LIMIT ?"
+    return [_entry(row) for row in db.execute(statement, (before, mark, mark, mark, limit)).fetchall()]
+
+
 def bump(db: Connection, name: str, by: int = 1) -> None:
     """Add to a named counter that ``/metrics`` shows."""
-    db.execute("INSERT INTO counts VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = value + ?2", (name, by))
+    statement = (
+        "INSERT INTO counts (name, value) VALUES (?,?) ON CONFLICT (name) DO UPDATE SET value = counts.value + ?"
+    )
+    db.execute(statement, (name, by, by))
 
 
 def counts(db: Connection) -> dict[str, int]:

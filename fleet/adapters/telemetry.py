@@ -14,9 +14,13 @@ from typing import Any, Final
 from edge_contract import canonical
 from edge_contract.batches import TelemetryBatch, TelemetryRow
 from edge_contract.errors import MessageError, StropError
-from fleet.adapters.database import Connection
+from fleet.adapters.batches import Unfold, keep_batches
+from fleet.adapters.database import Connection, upsert
+from fleet.core.rollup import credible
 
 __all__ = [
+    "DEAD",
+    "KEPT_DEAD_LETTERS",
     "Window",
     "count_rows",
     "dead_letter",
@@ -25,17 +29,19 @@ __all__ = [
     "labels",
     "latest",
     "newest_bundle",
-    "prune",
     "put_labels",
     "result_count",
     "results",
     "rows",
     "timed_results",
+    "unfolding",
     "window_count",
     "windows",
 ]
 
 KEPT_DEAD_LETTERS: Final = 1000
+DEAD: Final = "dead letter"
+"""What the future of a message resolves to that was put away unread."""
 _MAX_RESULTS: Final = 1000  # per row; the runner sends at most 50
 
 Judge = Callable[[Connection, str, str, bytes, Any], tuple[str, dict[str, Any]]]
@@ -65,36 +71,39 @@ def dead_letter(db: Connection, topic: str, payload: bytes, reason: str, now: fl
 
 
 def keep_batch(db: Connection, batch: TelemetryBatch, now: float, judge: Judge) -> int:
-    """Store the rows that are new and return the sequence number up to which all is kept.
+    """Store the rows of one batch that are new and return the sequence number up to which all is kept.
 
-    The mark starts at what the device says was acknowledged or dropped before (``after_seq``) and moves over
-    rows without a gap, so a batch that was lost is never acknowledged by a later one.
+    Raises:
+        MessageError: Its device is not enrolled.
     """
-    for row in batch.rows:
-        if _insert(db, batch, row, now):
-            _unfold(db, batch, row, now, judge)
-    return _move_mark(db, batch)
+    (kept,) = keep_batches(db, [batch], now, unfolding(judge, lambda: now))
+    if isinstance(kept, MessageError):
+        raise kept
+    return kept
 
 
-def _insert(db: Connection, batch: TelemetryBatch, row: TelemetryRow, now: float) -> bool:
-    values = (batch.device, batch.boot, batch.cls, row.seq, row.time, now, canonical.dumps(row.body))
-    statement = """INSERT OR IGNORE INTO telemetry (device, boot, class, seq, time, received, body)
-                   VALUES (?,?,?,?,?,?,?)"""
-    return db.execute(statement, values).rowcount == 1
+def unfolding(judge: Judge, clock: Callable[[], float]) -> Unfold:
+    """Return what reads rows of results and drift windows into their tables.
+
+    A row whose body cannot be read stays as it is, is acknowledged, and leaves a note why.
+    """
+
+    def unfold(db: Connection, batch: TelemetryBatch, row: TelemetryRow) -> None:
+        try:
+            # Old results and windows are deleted by their time: a clock that fell back to 1970 must not do that.
+            at = credible(row.time, clock())
+            if batch.cls == "result":
+                _results(db, batch.device, row, at)
+            else:
+                _window(db, batch.device, row, at, judge)
+        except StropError as error:
+            name = f"tm/{batch.cls} of {batch.device}, seq {row.seq}"
+            dead_letter(db, name, canonical.dumps(row.body), str(error), clock())
+
+    return unfold
 
 
-def _unfold(db: Connection, batch: TelemetryBatch, row: TelemetryRow, now: float, judge: Judge) -> None:
-    """A row whose body cannot be read stays as it is, is acknowledged, and leaves a note why."""
-    try:
-        if batch.cls == "result":
-            _results(db, batch.device, row)
-        elif batch.cls == "drift":
-            _window(db, batch.device, row, judge)
-    except StropError as error:
-        dead_letter(db, f"tm/{batch.cls} of {batch.device}, seq {row.seq}", canonical.dumps(row.body), str(error), now)
-
-
-def _results(db: Connection, device: str, row: TelemetryRow) -> None:
+def _results(db: Connection, device: str, row: TelemetryRow, at: float) -> None:
     found, bundle = row.body.get("rows"), row.body.get("bundle", "")
     if not isinstance(found, list) or not isinstance(bundle, str) or len(found) > _MAX_RESULTS:
         raise MessageError("expected bundle and rows", where="result")
@@ -102,11 +111,11 @@ def _results(db: Connection, device: str, row: TelemetryRow) -> None:
     for i, item in enumerate(found):
         if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str) or not isinstance(item[1], int):
             raise MessageError("expected [reference, class, confidence]", where=f"result.rows[{i}]")
-        values.append((device, row.time, bundle, item[0][:200], item[1], canonical.as_float(item[2])))
+        values.append((device, at, bundle, item[0][:200], item[1], canonical.as_float(item[2])))
     db.executemany("INSERT INTO results (device, time, bundle, ref, class, confidence) VALUES (?,?,?,?,?,?)", values)
 
 
-def _window(db: Connection, device: str, row: TelemetryRow, judge: Judge) -> None:
+def _window(db: Connection, device: str, row: TelemetryRow, at: float, judge: Judge) -> None:
     text, bundle = row.body.get("summary"), row.body.get("bundle", "")
     if not isinstance(text, str) or not isinstance(bundle, str):
         raise MessageError("expected bundle and summary", where="drift")
@@ -116,20 +125,7 @@ def _window(db: Connection, device: str, row: TelemetryRow, judge: Judge) -> Non
         raise MessageError("the summary is not base 64", where="drift") from error
     level, verdict = judge(db, device, bundle, summary, row.body.get("verdict"))
     statement = "INSERT INTO windows (device, bundle, time, level, summary, verdict) VALUES (?,?,?,?,?,?)"
-    db.execute(statement, (device, bundle, row.time, level, summary, canonical.dumps(verdict)))
-
-
-def _move_mark(db: Connection, batch: TelemetryBatch) -> int:
-    key = (batch.device, batch.boot, batch.cls)
-    row = db.execute("SELECT up_to FROM marks WHERE device = ? AND boot = ? AND class = ?", key).fetchone()
-    mark = max(row["up_to"] if row else 0, batch.after_seq)
-    following = "SELECT seq FROM telemetry WHERE device = ? AND boot = ? AND class = ? AND seq > ? ORDER BY seq"
-    for (seq,) in db.execute(following, (*key, mark)):
-        if seq != mark + 1:
-            break
-        mark = seq
-    db.execute("INSERT OR REPLACE INTO marks (device, boot, class, up_to) VALUES (?,?,?,?)", (*key, mark))
-    return mark
+    db.execute(statement, (device, bundle, at, level, summary, canonical.dumps(verdict)))
 
 
 def rows(db: Connection, device: str, cls: str, after: int, limit: int) -> list[dict[str, Any]]:
@@ -185,9 +181,8 @@ def result_count(db: Connection, device: str) -> int:
 
 def put_labels(db: Connection, device: str, found: dict[str, int]) -> None:
     """Store labels that arrived later; a new label for the same reference replaces the old."""
-    db.executemany(
-        "INSERT OR REPLACE INTO labels VALUES (?,?,?)", ((device, ref, label) for ref, label in found.items())
-    )
+    rows = ((device, ref, label) for ref, label in found.items())
+    db.executemany(upsert("labels", "device, ref", "label"), rows)
 
 
 def labels(db: Connection, device: str, references: list[str]) -> dict[str, int]:
@@ -221,10 +216,3 @@ def timed_results(db: Connection, device: str, since: float, limit: int) -> list
     """Return (time, reference, class) of a device's newest results since a time, newest first."""
     statement = "SELECT time, ref, class FROM results WHERE device = ? AND time >= ? ORDER BY id DESC LIMIT ?"
     return [tuple(row) for row in db.execute(statement, (device, since, limit))]
-
-
-def prune(db: Connection, before: float) -> int:
-    """Delete telemetry, results and windows received or measured before a time; return how many rows went."""
-    gone = db.execute("DELETE FROM telemetry WHERE received < ?", (before,)).rowcount
-    gone += db.execute("DELETE FROM results WHERE time < ?", (before,)).rowcount
-    return gone + db.execute("DELETE FROM windows WHERE time < ?", (before,)).rowcount

@@ -14,13 +14,14 @@ import threading
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography.hazmat.primitives import serialization
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
 from edge_contract import durable
 from edge_contract.errors import SignatureError, StoreError
 from fleet.adapters.tuf_checks import T, at, checked_root, checked_targets, read
+from fleet.adapters.tuf_keys import load_signer, make_key, public_pem
+from fleet.adapters.tuf_teams import checked_team, signer_of, teams_shown, vouched
 
 __all__ = ["SIGNED_AT", "SNAPSHOT_LIFE", "TIMESTAMP_LIFE", "TufRepository"]
 
@@ -29,7 +30,7 @@ SNAPSHOT_LIFE: Final = dt.timedelta(days=7)
 SIGNED_AT: Final = "x-strop-signed-at"
 """Extra field of the timestamp: when it was signed, in whole seconds; a device's floor for its own clock."""
 
-_SERVED: Final = re.compile(r"(timestamp|[1-9][0-9]{0,8}\.(root|snapshot|targets))\.json")
+_SERVED: Final = re.compile(r"(timestamp|[1-9][0-9]{0,8}\.[a-z][a-z0-9-]{0,31})\.json")
 _KEPT_SNAPSHOTS: Final = 16  # a device in the middle of a refresh still finds the one it was told of
 _KEY, _PUBLIC, _NEXT_KEY = "online.key", "online.pub", "online-next.key"
 
@@ -46,12 +47,14 @@ class TufRepository:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._lock = folder, threading.RLock()
-        self._signer = _load_signer(folder / _KEY)
+        self._signer = load_signer(folder / _KEY)
         self._root = self._newest_root()
         self._timestamp = read(Timestamp, folder / "timestamp.json")
         self._snapshot = self._led_to(Snapshot, self._timestamp.signed.snapshot_meta if self._timestamp else None)
         meta = self._snapshot.signed.meta["targets.json"] if self._snapshot else None
         self._targets = self._led_to(Targets, meta)
+        self._teams = self._published_teams()
+        self._vouched = vouched(self._signed, self._teams)
 
     @classmethod
     def create(cls, folder: Path) -> "TufRepository":
@@ -63,7 +66,7 @@ class TufRepository:
         if (folder / _KEY).exists():
             raise StoreError("a TUF repository is here already", where=str(folder), fix="use it")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _make_key(folder / _KEY)
+        make_key(folder / _KEY)
         repository = cls(folder)
         durable.write(folder / _PUBLIC, repository.online_public)
         return repository
@@ -71,7 +74,7 @@ class TufRepository:
     @property
     def online_public(self) -> bytes:
         """The online key's public half in PEM, for ``strop export keys init --online``."""
-        return _public_pem(self._signer)
+        return public_pem(self._signer)
 
     @property
     def root_bytes(self) -> bytes:
@@ -104,9 +107,9 @@ class TufRepository:
             return None
 
     def authorises(self, sha256: str) -> bool:
-        """True if the published targets name this blob."""
+        """True if the published targets name this blob, the fleet's or a team's."""
         with self._lock:
-            return self._targets is not None and f"blobs/{sha256}" in self._targets.signed.targets
+            return sha256 in self._vouched
 
     def install_root(self, data: bytes, *, now: float, targets: bytes | None = None) -> None:
         """Take a root from the workstation: the first one as it is, each next one signed by the old and the new keys.
@@ -138,32 +141,61 @@ class TufRepository:
                 self._sign_snapshot(now)  # the online key may be another one now
 
     def check_targets(self, data: bytes, *, now: float) -> Metadata[Targets]:
-        """Return targets that ``publish_targets`` would take; nothing is changed.
+        """Return targets that ``publish_targets`` would take, the fleet's or a team's; nothing is changed.
 
         Raises:
             SignatureError: No root yet, signed by a foreign key, not newer than the published version,
-                expired, or naming a target that is not ``blobs/<sha256>``.
+                expired, or naming a target that its signer may not sign.
         """
         with self._lock:
-            if self._root is None:
-                raise SignatureError("no root.json is installed", where="targets.json", fix=_INSTALL)
-            if self._is_published(data) and self._targets is not None:
-                return self._targets
-            return checked_targets(data, self._root.signed, self.targets_version, now)
+            return self._judged(data, now)[1]
 
     def publish_targets(self, data: bytes, *, now: float) -> None:
-        """Make a new targets.json the one that devices see; the published bytes again change nothing.
+        """Make new targets the ones that devices see; the published bytes again change nothing.
 
         Raises:
             SignatureError: As ``check_targets``.
         """
         with self._lock:
-            targets = self.check_targets(data, now=now)
-            if not self._is_published(data):
+            team, targets = self._judged(data, now)
+            if self._is_published(data, team):
+                return
+            if team:
+                durable.write(self._path(team, targets.signed.version), data)
+                self._teams[team] = targets
+                self._sign_snapshot(now)
+            else:
                 self._publish(targets, data, now)
 
-    def _is_published(self, data: bytes) -> bool:
-        return self._targets is not None and data == self._path("targets", self.targets_version).read_bytes()
+    def _judged(self, data: bytes, now: float) -> tuple[str, Metadata[Targets]]:
+        """Who signed, the fleet ("") or a team, and what."""
+        if self._root is None:
+            raise SignatureError("no root.json is installed", where="targets.json", fix=_INSTALL)
+        if self._targets is not None and self._is_published(data):
+            return "", self._targets
+        if self._signed is not None and (team := signer_of(self._signed, data)):
+            known = self._teams.get(team)
+            if known is not None and self._is_published(data, team):
+                return team, known
+            return team, checked_team(data, team, self._signed, known.signed.version if known else 0, now)
+        return "", checked_targets(data, self._root.signed, self.targets_version, now)
+
+    @property
+    def _signed(self) -> Targets | None:
+        return self._targets.signed if self._targets else None
+
+    def _is_published(self, data: bytes, team: str = "") -> bool:
+        known = self._teams.get(team) if team else self._targets
+        return known is not None and data == self._path(team or "targets", known.signed.version).read_bytes()
+
+    def _published_teams(self) -> dict[str, Metadata[Targets]]:
+        """Every team's metadata that the snapshot names; also of teams that sign nothing now: TUF forgets none."""
+        found = {}
+        for name, meta in (self._snapshot.signed.meta if self._snapshot else {}).items():
+            team = name.removesuffix(".json")
+            if team != "targets" and (one := read(Targets, self._path(team, meta.version))) is not None:
+                found[team] = one
+        return found
 
     def refresh(self, now: float) -> bool:
         """Sign what has used up half of its life; call at start and hourly. True if something was signed."""
@@ -185,7 +217,7 @@ class TufRepository:
         """
         with self._lock:
             path = self._folder / _NEXT_KEY
-            return _public_pem(_load_signer(path) if path.exists() and not anew else _make_key(path))
+            return public_pem(load_signer(path) if path.exists() and not anew else make_key(path))
 
     def shown(self) -> dict[str, Any]:
         """Return versions and ends of what is published, and the ids of the online keys."""
@@ -196,7 +228,8 @@ class TufRepository:
                 for role, part in {**parts, "timestamp": self._timestamp}.items()
             }
             path = self._folder / _NEXT_KEY
-            waiting = _load_signer(path).public_key.keyid if path.exists() else ""
+            waiting = load_signer(path).public_key.keyid if path.exists() else ""
+            shown["teams"] = teams_shown(self._signed, self._teams)
             return {**shown, "online_key": self._signer.public_key.keyid, "next_key": waiting}
 
     def _path(self, role: str, version: int) -> Path:
@@ -213,7 +246,7 @@ class TufRepository:
     def _signer_for(self, root: Metadata[Root]) -> CryptoSigner:
         candidates = [self._signer]
         if (self._folder / _NEXT_KEY).exists():
-            candidates.append(_load_signer(self._folder / _NEXT_KEY))
+            candidates.append(load_signer(self._folder / _NEXT_KEY))
         for signer in candidates:
             keyid = signer.public_key.keyid
             if all(keyid in root.signed.roles[role].keyids for role in ("snapshot", "timestamp")):
@@ -225,7 +258,7 @@ class TufRepository:
         if signer is self._signer:
             return
         durable.write(self._folder / _KEY, signer.private_bytes, mode=durable.PRIVATE)
-        durable.write(self._folder / _PUBLIC, _public_pem(signer))
+        durable.write(self._folder / _PUBLIC, public_pem(signer))
         (self._folder / _NEXT_KEY).unlink()
         self._signer = signer
 
@@ -239,12 +272,17 @@ class TufRepository:
             self.targets_version, self._path("targets", self.targets_version).read_bytes(), ["sha256"]
         )
         version = self._snapshot.signed.version + 1 if self._snapshot else 1
-        snapshot = Metadata(Snapshot(version, expires=at(now) + SNAPSHOT_LIFE, meta={"targets.json": meta}))
+        files = {"targets.json": meta} | {f"{team}.json": self._meta(team, one) for team, one in self._teams.items()}
+        snapshot = Metadata(Snapshot(version, expires=at(now) + SNAPSHOT_LIFE, meta=files))
         snapshot.sign(self._signer)
         durable.write(self._path("snapshot", version), snapshot.to_bytes())
         self._snapshot = snapshot
+        self._vouched = vouched(self._signed, self._teams)
         self._sign_timestamp(now)
         self._path("snapshot", version - _KEPT_SNAPSHOTS).unlink(missing_ok=True)
+
+    def _meta(self, team: str, one: Metadata[Targets]) -> MetaFile:
+        return MetaFile.from_data(one.signed.version, self._path(team, one.signed.version).read_bytes(), ["sha256"])
 
     def _sign_timestamp(self, now: float) -> None:
         assert self._snapshot is not None
@@ -264,23 +302,3 @@ class TufRepository:
 
 
 _INSTALL: Final = "strop fleet trust KEYS/root.json"
-
-
-def _make_key(path: Path) -> CryptoSigner:
-    signer = CryptoSigner.generate_ed25519()
-    durable.write(path, signer.private_bytes, mode=durable.PRIVATE)
-    return signer
-
-
-def _load_signer(path: Path) -> CryptoSigner:
-    try:
-        return CryptoSigner(serialization.load_pem_private_key(path.read_bytes(), None))
-    except (OSError, ValueError, TypeError) as error:
-        fix = "make one with 'strop fleet init', or restore it from a backup"
-        raise StoreError(f"the online key cannot be read: {error}", where=str(path), fix=fix) from error
-
-
-def _public_pem(signer: CryptoSigner) -> bytes:
-    private = serialization.load_pem_private_key(signer.private_bytes, None)
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return private.public_key().public_bytes(serialization.Encoding.PEM, form)

@@ -44,6 +44,9 @@ def show(data: Data = None, server: Server = "", token_file: TokenFile = None, a
         one = found[role]
         end = time.strftime("%Y-%m-%d %H:%M", time.gmtime(one["expires"])) if one else ""
         lines.append(f"{role:11} version {one['version']}, until {end} UTC" if one else f"{role:11} none yet")
+    for team, one in found["teams"].items():
+        said = f"version {one['version']}" if one["version"] else "nothing published by its present key"
+        lines.append(f"team        {team} signs {', '.join(one['models'])}: {said}")
     print_answer(found, as_json, "\n".join(lines))
 
 
@@ -65,6 +68,24 @@ def rotate(
         "then here: strop fleet trust KEYS/root.json; devices take it at their next refresh"
     )
     print_answer({**answer, "out": str(out)}, as_json, steps)
+
+
+@keys.command("publish")
+def publish(
+    targets: Annotated[Path, typer.Argument(help="targets.json of the fleet, or <team>.json of a team.")],
+    *,
+    data: Data = None,
+    server: Server = "",
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show devices new signed targets: after a delegation, a withdrawal, or a new expiry."""
+    try:
+        content = targets.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror}", where=str(targets)) from error
+    answer = connect(data, server, token_file).call("PUT", "/trust/targets", content=content)
+    print_answer(answer, as_json, f"published {targets}")
 
 
 def revoke(

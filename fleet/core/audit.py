@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edge_contract import canonical
+from edge_contract.errors import ContractError
+from edge_contract.fields import Fields
 
-__all__ = ["GENESIS", "AuditEntry", "append", "first_broken"]
+__all__ = ["GENESIS", "AuditEntry", "append", "first_broken", "follows", "read_entry"]
 
 GENESIS: Final = "0" * 64
 
@@ -70,7 +72,24 @@ def first_broken(entries: Iterable[AuditEntry]) -> int | None:
     """
     previous = GENESIS
     for number, entry in enumerate(entries, start=1):
-        if entry.number != number or entry.previous != previous or entry.digest != _digest(entry.to_json()):
+        if not follows(entry, number - 1, previous):
             return number
         previous = entry.digest
     return None
+
+
+def follows(entry: AuditEntry, last: int, previous: str) -> bool:
+    """True if an entry is the one after number ``last`` with digest ``previous``, and says what its digest says."""
+    return entry.number == last + 1 and entry.previous == previous and entry.digest == _digest(entry.to_json())
+
+
+def read_entry(document: Any) -> AuditEntry:
+    """Return the entry that ``to_json`` wrote.
+
+    Raises:
+        ContractError: A field is missing or of the wrong type.
+    """
+    f = Fields(document, "audit entry", ContractError)
+    texts = (f.text("actor"), f.text("action"), f.text("subject"))
+    number, time = f.integer("number", minimum=1), f.number("time")
+    return AuditEntry(number, time, *texts, f.object("detail"), f.text("previous"), f.text("digest"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge_contract.deltas import EVENT, MIN_BYTES, partner
-from edge_contract.manifest import BundleFile
+from edge_contract.manifest import BundleFile, Manifest
 from fleet.core.inventory import DeviceRecord
 from fleet.core.registry import ModelVersion
 
@@ -54,6 +54,8 @@ def file_pairs(
     found = []
     for bundle in bases[:MAX_BASES]:
         base = versions[bundle].manifest
+        if not (isinstance(base, Manifest) and isinstance(goal.manifest, Manifest)):
+            continue  # wheels are compressed: nothing is alike in two of them
         held = {entry.sha256 for entry in base.files}
         for entry in goal.manifest.files:
             mate = None if entry.sha256 in held else partner(base, goal.manifest, entry)

@@ -14,6 +14,8 @@ from edge_contract.states import TERMINAL_STATUS, Phase, Status
 
 __all__ = ["EXCUSED", "FAILURES", "Execution", "finish", "hear_status", "settle"]
 
+_TIMES = ("deadline", "issued_at", "updated_at", "paced", "cancel_by", "retry_at")
+
 FAILURES = frozenset({Status.FAILED, Status.TIMED_OUT, Status.REJECTED})
 """Ends that count against a rollout."""
 
@@ -34,6 +36,14 @@ class Execution:
         issued_at: When the order went out; 0 while the device is busy with another model.
         deadline: After it (seconds since 1970) the execution is TIMED_OUT.
         closed: The order was taken back after the end; each execution is closed once.
+        kind: ``install``, or ``shadow``: the bundle is tried beside the active one.
+        attempt: 1 for the first; each attempt is an execution of its own.
+        past: A later attempt, or a later wave's order to the device, took its place; it no longer counts.
+        previous: The bundle that the device ran when it was ordered, to which a roll back leads.
+        paced: The slot in time that the rollout's rate gave to this order, seconds since 1970.
+        cancel_by: When a cancel that was asked for is forced; 0 while none is.
+        retry_at: When the next attempt begins; 0 if there is none.
+        regressed: It SUCCEEDED, and the device runs another bundle now.
     """
 
     job_id: str
@@ -53,6 +63,14 @@ class Execution:
     issued_at: float = 0.0
     updated_at: float = 0.0
     details: dict[str, Any] = field(default_factory=dict)
+    kind: str = "install"
+    attempt: int = 1
+    past: bool = False
+    previous: str = ""
+    paced: float = 0.0
+    cancel_by: float = 0.0
+    retry_at: float = 0.0
+    regressed: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -82,12 +100,20 @@ class Execution:
             "issued_at": self.issued_at,
             "updated_at": self.updated_at,
             "details": self.details,
+            "kind": self.kind,
+            "attempt": self.attempt,
+            "past": self.past,
+            "previous": self.previous,
+            "paced": self.paced,
+            "cancel_by": self.cancel_by,
+            "retry_at": self.retry_at,
+            "regressed": self.regressed,
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Execution":
-        """Return the execution that ``to_json`` wrote; floats may be canonical hex texts."""
-        numbers = {key: as_float(document[key]) for key in ("deadline", "issued_at", "updated_at")}
+        """Return the execution that ``to_json`` wrote, of this version or one before; floats may be hex texts."""
+        numbers = {key: as_float(document[key]) for key in _TIMES if key in document}
         states = {"status": Status(document["status"]), "phase": Phase(document["phase"])}
         return cls(**{**document, **numbers, **states})
 
@@ -127,20 +153,41 @@ def hear_status(execution: Execution, report: JobStatus, now: float) -> Executio
     return replace(heard, status=Status.IN_PROGRESS)
 
 
-def settle(execution: Execution, *, running: str, now: float) -> Execution:
-    """Return the execution after a look at the running bundle and the clock."""
+def settle(execution: Execution, *, running: str, now: float, excuse: bool = False) -> Execution:
+    """Return the execution after a look at the running bundle and the clock.
+
+    ``excuse``: a device that said nothing until its deadline is excused, and does not count as a failure.
+    """
     if not execution.is_open:
         return execution
-    if execution.claimed and running == execution.bundle:
+    if execution.claimed and _is_proved(execution, running):
         return finish(execution, Status.SUCCEEDED, "", now)
+    if execution.cancel_by and now >= execution.cancel_by:
+        return finish(execution, Status.CANCELED, "forced: the device did not confirm the cancel in time", now)
     if now < execution.deadline:
         return execution
+    if excuse and execution.seq < 0:
+        return finish(execution, Status.CANCELED, "excused: no word from the device until its deadline", now)
+    return finish(execution, Status.TIMED_OUT, _overdue(execution, running), now)
+
+
+def _is_proved(execution: Execution, running: str) -> bool:
+    """A model that was only tried beside the active one is proved by what was compared."""
+    if execution.kind == "shadow":
+        compared = execution.details.get("compared", 0)
+        return isinstance(compared, int) and compared > 0
+    return running == execution.bundle
+
+
+def _overdue(execution: Execution, running: str) -> str:
+    if execution.claimed and execution.kind == "shadow":
+        return "said SUCCEEDED but compared nothing"
     if execution.claimed:
         runs = f"runs {running[:12]}" if running else "reports no running model"
-        return finish(execution, Status.TIMED_OUT, f"said SUCCEEDED but {runs}", now)
+        return f"said SUCCEEDED but {runs}"
     if not execution.issued_at:
-        return finish(execution, Status.TIMED_OUT, "not sent: the device was busy with another model", now)
+        return "not sent: the device was busy with another model"
     if execution.seq < 0:
-        return finish(execution, Status.TIMED_OUT, "no answer from the device", now)
+        return "no answer from the device"
     said = f" ({execution.reason})" if execution.reason else ""
-    return finish(execution, Status.TIMED_OUT, f"still {execution.phase.value} at the deadline{said}", now)
+    return f"still {execution.phase.value} at the deadline{said}"

@@ -10,9 +10,19 @@ from typing import Any, Final
 
 from edge_contract.canonical import as_float
 from edge_contract.errors import ContractError
-from edge_contract.messages import JOB_PER_MODEL, Birth, Death, DesiredState, ModelState, ReportedState
+from edge_contract.messages import JOB_PER_MODEL, SELF_UPDATE, Birth, Death, DesiredState, ModelState, ReportedState
 
-__all__ = ["DeviceRecord", "Sync", "hear_birth", "hear_death", "hear_reported", "is_online", "sync_of", "want"]
+__all__ = [
+    "DeviceRecord",
+    "Sync",
+    "hear_birth",
+    "hear_death",
+    "hear_reported",
+    "is_online",
+    "sync_of",
+    "told_within_s",
+    "want",
+]
 
 PATIENCE_S: Final = 30.0
 """Shortest silence after which a device counts as offline even without its will."""
@@ -55,6 +65,11 @@ class DeviceRecord:
     def has_lanes(self) -> bool:
         """The device takes an order for each of its models, on its own channel; others take one order at a time."""
         return self.reported is not None and JOB_PER_MODEL in self.reported.features
+
+    @property
+    def updates_itself(self) -> bool:
+        """The device takes orders for the agent's own software."""
+        return self.reported is not None and SELF_UPDATE in self.reported.features
 
     def model(self, name: str) -> ModelState | None:
         """The reported slots of one model."""
@@ -110,9 +125,14 @@ def is_online(record: DeviceRecord, now: float) -> bool:
         >>> is_online(hear_death(record, Death("pi", "b", 1)), 110.0)
         False
     """
+    return now - record.last_seen <= told_within_s(record)
+
+
+def told_within_s(record: DeviceRecord) -> float:
+    """Return how many seconds after its last word a device still counts as online; less than 0 after its death."""
     if not record.boot or record.dead == (record.boot, record.session):
-        return False
-    return now - record.last_seen <= max(PATIENCE_S, _MISSED_HEARTBEATS * _heartbeat_s(record))
+        return -1.0
+    return max(PATIENCE_S, _MISSED_HEARTBEATS * _heartbeat_s(record))
 
 
 def _heartbeat_s(record: DeviceRecord) -> float:

@@ -7,7 +7,8 @@ from typing import Any
 
 from edge_contract import canonical
 from edge_contract.errors import RegistryError
-from edge_contract.manifest import BundleFile, Manifest
+from edge_contract.manifest import BundleFile
+from edge_contract.software import AnyManifest, SoftwareManifest, read
 from edge_contract.topics import is_name
 
 __all__ = ["ModelVersion", "admit"]
@@ -20,7 +21,7 @@ class ModelVersion:
     model: str
     version: str
     bundle: str
-    manifest: Manifest
+    manifest: AnyManifest
     registered_at: float
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +89,9 @@ def admit(
     """
     if canonical.digest(manifest_bytes) != bundle:
         raise RegistryError("the manifest's bytes are not the bundle's", where=f"bundle {bundle[:12]}")
-    manifest = Manifest.from_bytes(manifest_bytes)
+    manifest = read(manifest_bytes)
+    if isinstance(manifest, SoftwareManifest):
+        manifest.check_protocol()
     where = f"bundle {manifest.model} {manifest.version} ({bundle[:12]})"
     if not is_name(manifest.model):
         raise RegistryError(f"{manifest.model!r} is not a model name", where=where)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a rollout is: which bundle, which devices in which waves, and when it stops. ``engine`` moves it on."""
+"""What a rollout is: which bundle, which devices in which waves, and under which limits. ``engine`` moves it on."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -10,86 +9,46 @@ from edge_contract.canonical import as_float
 from edge_contract.errors import ContractError, RolloutError
 from edge_contract.fields import Fields
 from edge_contract.jobs import Probation
-from edge_contract.states import ROLLOUT, RolloutEvent, RolloutState, WaveState, step
+from edge_contract.states import ROLLOUT, RolloutEvent, RolloutState, step
+from fleet.core.gate_limits import GateLimits
+from fleet.core.limits import Limits
+from fleet.core.waves import DEFAULT_WAVES, Wave, build_waves, plan_waves
 
-__all__ = ["DEFAULT_WAVES", "LIVE", "Limits", "Rollout", "Wave", "new_rollout", "plan_waves", "read_request"]
-
-DEFAULT_WAVES: Final[tuple[dict[str, Any], ...]] = ({"count": 1}, {"rest": True})
-"""One canary, then everybody."""
+__all__ = [
+    "DEFAULT_WAVES",
+    "LIVE",
+    "UNDER_WAY",
+    "Limits",
+    "Request",
+    "Rollout",
+    "Wave",
+    "build_waves",
+    "new_rollout",
+    "plan_waves",
+    "read_plan",
+    "read_request",
+]
 
 LIVE: Final = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
 """States in which a rollout is still judged."""
 
-
-@dataclass(frozen=True)
-class Limits:
-    """When a wave is done and when a rollout must stop.
-
-    Attributes:
-        soak_s: Seconds that a wave runs after its last success, before the next one starts.
-        timeout_s: Seconds that a device has from its order to its result.
-        grace_s: Seconds that the server waits longer than the device, so that its own word arrives first.
-        max_failures: Failed devices that the whole rollout forgives.
-        probation: How a device judges the new model.
-    """
-
-    soak_s: float = 0.0
-    timeout_s: float = 3600.0
-    grace_s: float = 30.0
-    max_failures: int = 0
-    probation: Probation = field(default_factory=Probation)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "soak_s": self.soak_s,
-            "timeout_s": self.timeout_s,
-            "grace_s": self.grace_s,
-            "max_failures": self.max_failures,
-            "probation": self.probation.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, document: Any) -> "Limits":
-        """Return the limits; raises ContractError for a field of the wrong type or out of its range."""
-        f, default = Fields(document, "rollout", ContractError), cls()
-        limits = cls(
-            f.number("soak_s", default.soak_s),
-            f.number("timeout_s", default.timeout_s),
-            f.number("grace_s", default.grace_s),
-            f.integer("max_failures", default.max_failures, minimum=0),
-            Probation.from_json(f.object("probation", {}), "rollout.probation"),
-        )
-        if limits.timeout_s <= 0 or limits.soak_s < 0 or limits.grace_s < 0:
-            raise ContractError("timeout_s must be positive, soak_s and grace_s not negative", where="rollout")
-        return limits
-
-
-@dataclass(frozen=True)
-class Wave:
-    """Devices that are updated together; ``soaking_since`` is 0 before every device is in."""
-
-    devices: tuple[str, ...]
-    state: WaveState = WaveState.PENDING
-    soaking_since: float = 0.0
-    reason: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "devices": list(self.devices),
-            "state": self.state.value,
-            "soaking_since": self.soaking_since,
-            "reason": self.reason,
-        }
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> "Wave":
-        state, since = WaveState(document["state"]), as_float(document["soaking_since"])
-        return cls(tuple(document["devices"]), state, since, document["reason"])
+UNDER_WAY: Final = LIVE | {RolloutState.SCHEDULED, RolloutState.ABORTING, RolloutState.ROLLING_BACK}
+"""States that the engine moves on by itself."""
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One rollout of one bundle. ``number`` orders rollouts: where two want a device, the higher one has it."""
+    """One rollout of one bundle. ``number`` orders rollouts: where two want a device, the higher one has it.
+
+    Attributes:
+        created_by, approved_by: Who wrote it, and who else let it go.
+        needs_approval: It does not start before somebody other than its author approved it.
+        dynamic: Devices that begin to match while it lives join its rest wave.
+        channel: Of the model, in which the bundle stands once the rollout COMPLETED; empty for none.
+        parent: The rollout that this one takes back or tries again; empty for none.
+        is_rollback: It brings a previous bundle back.
+        rollbacks: The rollouts that bring its devices back; None before they were planned.
+    """
 
     id: str
     number: int
@@ -102,6 +61,14 @@ class Rollout:
     state: RolloutState = RolloutState.DRAFT
     reason: str = ""
     ended_at: float = 0.0
+    created_by: str = ""
+    approved_by: str = ""
+    needs_approval: bool = False
+    dynamic: bool = False
+    channel: str = ""
+    parent: str = ""
+    is_rollback: bool = False
+    rollbacks: tuple[str, ...] | None = None
     unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def after(self, event: RolloutEvent, reason: str = "", *, now: float = 0.0) -> "Rollout":
@@ -114,11 +81,17 @@ class Rollout:
             state = step(ROLLOUT, self.state, event)
         except ContractError as error:
             raise RolloutError(error.what, where=f"rollout {self.id}", fix=error.fix) from error
-        ended_at = self.ended_at if state in LIVE else now
-        return replace(self, state=state, reason=reason or self.reason, ended_at=ended_at)
+        ended_at = self.ended_at if state in UNDER_WAY else now
+        kept = "" if event is RolloutEvent.RESUME else self.reason
+        return replace(self, state=state, reason=reason or kept, ended_at=ended_at)
+
+    def with_wave(self, i: int, wave: Wave) -> "Rollout":
+        """Return the rollout with another wave in a place."""
+        return replace(self, waves=(*self.waves[:i], wave, *self.waves[i + 1 :]))
 
     def to_json(self) -> dict[str, Any]:
         return {
+            **self.unrecognized,
             "id": self.id,
             "number": self.number,
             "model": self.model,
@@ -130,10 +103,21 @@ class Rollout:
             "state": self.state.value,
             "reason": self.reason,
             "ended_at": self.ended_at,
+            "created_by": self.created_by,
+            "approved_by": self.approved_by,
+            "needs_approval": self.needs_approval,
+            "dynamic": self.dynamic,
+            "channel": self.channel,
+            "parent": self.parent,
+            "is_rollback": self.is_rollback,
+            "rollbacks": None if self.rollbacks is None else list(self.rollbacks),
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Rollout":
+        """Return the rollout that ``to_json`` wrote, of this version or one before."""
+        get, rollbacks = document.get, document.get("rollbacks")
+        known = set(cls.__dataclass_fields__)
         return cls(
             document["id"],
             document["number"],
@@ -146,85 +130,94 @@ class Rollout:
             RolloutState(document["state"]),
             document["reason"],
             as_float(document["ended_at"]),
+            created_by=get("created_by", ""),
+            approved_by=get("approved_by", ""),
+            needs_approval=get("needs_approval", False),
+            dynamic=get("dynamic", False),
+            channel=get("channel", ""),
+            parent=get("parent", ""),
+            is_rollback=get("is_rollback", False),
+            rollbacks=None if rollbacks is None else tuple(rollbacks),
+            unrecognized={key: value for key, value in document.items() if key not in known},
         )
 
 
-def _named(wanted: Any, where: str, devices: Sequence[str], taken: Mapping[str, int]) -> tuple[str, ...]:
-    if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
-        raise RolloutError("'devices' is not a list of names", where=where)
-    for i, name in enumerate(wanted):
-        if name not in devices:
-            raise RolloutError(f"device '{name}' is not enrolled", where=where, fix="strop fleet device list")
-        if name in taken or name in wanted[:i]:
-            raise RolloutError(f"device '{name}' stands in two waves", where=where)
-    return tuple(wanted)
+@dataclass(frozen=True)
+class Request:
+    """What an operator asks for: the words of a plan, read and checked as far as they can be without the fleet."""
+
+    model: str
+    bundle: str
+    waves: list[Any]
+    limits: Limits
+    dynamic: bool = False
+    channel: str = ""
+    needs_approval: bool = False
+    is_draft: bool = False
 
 
-def _wave(spec: Any, where: str, devices: Sequence[str], taken: Mapping[str, int]) -> tuple[str, ...]:
-    free = [name for name in devices if name not in taken]
-    if not isinstance(spec, dict) or len(spec) != 1:
-        raise RolloutError('expected {"devices": […]}, {"count": n}, {"percent": p} or {"rest": true}', where=where)
-    kind, value = next(iter(spec.items()))
-    if kind == "devices":
-        return _named(value, where, devices, taken)
-    if kind == "rest" and value is True:
-        return tuple(free)
-    if kind == "count" and isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return tuple(free[:value])
-    if kind == "percent" and isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 100:
-        # Of the whole fleet, rounded up: a small fleet's 1 % is still a canary.
-        return tuple(free[: math.ceil(len(devices) * value / 100)])
-    raise RolloutError(f"{kind} = {value!r} is not a wave", where=where)
+_OWN: Final = ("model", "bundle", "waves", "dynamic", "channel", "needs_approval", "draft")
 
 
-def plan_waves(specs: Sequence[Any], devices: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the devices of each wave; a device stands in the first wave that takes it.
-
-    Raises:
-        RolloutError: A wave that is none, an unknown device, or one that stands twice.
-
-    Example:
-        >>> plan_waves([{"count": 1}, {"percent": 50}, {"rest": True}], ["a", "b", "c", "d"])
-        (('a',), ('b', 'c'), ('d',))
-    """
-    taken: dict[str, int] = {}
-    named = {
-        n for s in specs if isinstance(s, dict) and isinstance(s.get("devices"), list) for n in map(str, s["devices"])
-    }
-    waves = []
-    for i, spec in enumerate(specs):
-        # A device that a later wave names is not swept up by an earlier count, percent or rest.
-        pool = devices if isinstance(spec, dict) and "devices" in spec else [d for d in devices if d not in named]
-        wave = _wave(spec, f"rollout.waves[{i}]", pool if "devices" not in spec else devices, taken)
-        taken.update(dict.fromkeys(wave, i))
-        waves.append(wave)
-    return tuple(waves)
-
-
-def read_request(document: Any) -> tuple[str, str, list[Any], Limits]:
-    """Return (model, bundle, wave specs, limits) of an operator's request.
+def read_plan(document: Any) -> Request:
+    """Return an operator's request.
 
     Raises:
         RolloutError: A field is missing, of the wrong type, or unknown.
+
+    Example:
+        >>> read_plan({"model": "digits", "bundle": "a" * 64}).waves
+        [{'count': 1}, {'rest': True}]
     """
-    known = {"model", "bundle", "waves", "soak_s", "timeout_s", "grace_s", "max_failures", "probation"}
+    known = {*_OWN, *Limits().to_json()}
     try:
         f = Fields(document, "rollout", ContractError)
-        unknown = sorted(set(document) - known)
-        if unknown:
+        if unknown := sorted(set(document) - known):
             raise RolloutError(f"unknown field '{unknown[0]}'", where="rollout", fix=f"use {', '.join(sorted(known))}")
-        waves = f.items("waves", list(DEFAULT_WAVES)) or list(DEFAULT_WAVES)
         limits = Limits.from_json(document)
-        if limits.probation.unrecognized:  # kept on the wire; from an operator it is a slip
-            slip, fix = min(limits.probation.unrecognized), f"use {', '.join(Probation().to_json())}"
-            raise RolloutError(f"unknown field '{slip}'", where="rollout.probation", fix=fix)
-        return f.text("model"), f.digest("bundle"), waves, limits
+        f.integer("max_failures", 0, minimum=0)  # our own word for "no limit" is none of an operator's
+        _check_probations(limits)
+        if limits.gates is not None:
+            GateLimits.from_json(limits.gates)
+        return Request(
+            f.text("model"),
+            f.digest("bundle"),
+            f.items("waves", list(DEFAULT_WAVES)) or list(DEFAULT_WAVES),
+            limits,
+            f.flag("dynamic", default=False),
+            f.text("channel", ""),
+            f.flag("needs_approval", default=False),
+            f.flag("draft", default=False),
+        )
     except ContractError as error:
         raise RolloutError(error.what, where=error.where, fix=error.fix) from error
 
 
+def _check_probations(limits: Limits) -> None:
+    """Unknown words are kept on the wire; from an operator they are a slip."""
+    for name in ("probation", "shadow"):
+        if rest := getattr(limits, name).unrecognized:
+            fix = f"use {', '.join([*Probation().to_json(), 'min_s'])}"
+            raise RolloutError(f"unknown field '{min(rest)}'", where=f"rollout.{name}", fix=fix)
+        rules: Probation = getattr(limits, name)
+        if rules.min_s < 0 or rules.min_s >= rules.timeout_s:
+            raise RolloutError("min_s is not below timeout_s", where=f"rollout.{name}")
+
+
+def read_request(document: Any) -> tuple[str, str, list[Any], Limits]:
+    """Return (model, bundle, wave specs, limits) of an operator's request; raises as ``read_plan``."""
+    request = read_plan(document)
+    return request.model, request.bundle, request.waves, request.limits
+
+
 def new_rollout(
-    number: int, bundle: tuple[str, str, str], waves: Sequence[Sequence[str]], limits: Limits, *, now: float
+    number: int,
+    bundle: tuple[str, str, str],
+    waves: Sequence[Sequence[str] | Wave],
+    limits: Limits,
+    *,
+    now: float,
+    **more: Any,
 ) -> Rollout:
     """Return a rollout that is RUNNING and has not started its first wave; ``bundle`` = (model, version, bundle id).
 
@@ -232,6 +225,6 @@ def new_rollout(
         >>> new_rollout(1, ("digits", "1.0.0", "ab"), [["pi"]], Limits(), now=5.0).state.value
         'RUNNING'
     """
-    planned = tuple(Wave(tuple(devices)) for devices in waves)
-    draft = Rollout(f"r{number}", number, *bundle, limits, planned, now)
+    planned = tuple(wave if isinstance(wave, Wave) else Wave(tuple(wave)) for wave in waves)
+    draft = Rollout(f"r{number}", number, *bundle, limits, planned, now, **more)
     return draft.after(RolloutEvent.SCHEDULE).after(RolloutEvent.START)

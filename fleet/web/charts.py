@@ -7,7 +7,7 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-__all__ = ["Point", "accuracy_bar", "drift_chart"]
+__all__ = ["Point", "accuracy_bar", "drift_chart", "interval_bar"]
 
 _WIDTH: Final = 720.0
 _HEIGHT: Final = 270.0
@@ -50,6 +50,27 @@ def accuracy_bar(
         parts.append(f'<path class="true" d="M{x:.1f} 4l5 5-5 5-5-5z"/>')
     if estimated is not None:
         parts.append(f'<circle class="estimated" cx="{120 * estimated:.1f}" cy="9" r="3.5"/>')
+    return _svg('<svg class="bar" viewBox="-6 0 132 18" aria-hidden="true">', parts)
+
+
+def interval_bar(estimate: float | None, low: float | None, high: float | None) -> Markup:
+    """Return an interval around zero: a change that may be worse (right) or better (left), with its estimate as a dot.
+
+    An end that is not known is drawn to the frame's edge.
+    """
+    known = [abs(value) for value in (estimate, low, high) if value is not None]
+    scale = 56.0 / max([*known, 1e-12])
+
+    def x(value: float) -> float:
+        return 60.0 + max(-58.0, min(58.0, scale * value))
+
+    left, right = x(low) if low is not None else 2.0, x(high) if high is not None else 118.0
+    parts = [
+        '<line class="track" x1="0" x2="120" y1="9" y2="9"/><line class="reference" x1="60" x2="60" y1="1" y2="17"/>'
+    ]
+    parts.append(f'<rect class="band" x="{left:.1f}" y="5" width="{max(1.5, right - left):.1f}" height="8" rx="3"/>')
+    if estimate is not None:
+        parts.append(f'<circle class="estimated" cx="{x(estimate):.1f}" cy="9" r="3.5"/>')
     return _svg('<svg class="bar" viewBox="-6 0 132 18" aria-hidden="true">', parts)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Over HTTP: what devices have sent, the truth about it, and the audit log."""
+"""Over HTTP: what devices have sent, and the truth about it."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,6 @@ from edge_contract.errors import UsageError
 from fleet.adapters import tables, telemetry
 from fleet.adapters.database import Connection
 from fleet.adapters.operations import Operations
-from fleet.core.audit import first_broken
 from fleet.core.inventory import DeviceRecord
 from fleet.core.labels import read_labels
 from fleet.web import views
@@ -28,7 +27,7 @@ def _record(db: Connection, name: str) -> DeviceRecord:
 
 
 def drift_routes(router: APIRouter, operations: Operations, access: Access) -> None:
-    """What devices have sent, the truth about it, and the audit log."""
+    """What devices have sent, and the truth about it."""
     store = operations.store
 
     @router.get("/devices/{name}/telemetry")
@@ -51,9 +50,3 @@ def drift_routes(router: APIRouter, operations: Operations, access: Access) -> N
     def labels(actor: Annotated[str, access.operator], document: Document) -> dict[str, int]:
         device_name, found = read_labels(document)
         return {"stored": operations.devices.add_labels(device_name, found, actor)}
-
-    @router.get("/audit")
-    def audit(limit: Annotated[int, Query(ge=1, le=10_000)] = 200) -> dict[str, Any]:
-        entries = store.read(tables.all_audit)
-        broken = first_broken(reversed(entries))
-        return {"broken_at": broken, "entries": [views.plain(entry.to_json()) for entry in entries[:limit]]}

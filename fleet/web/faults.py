@@ -16,8 +16,9 @@ from edge_contract.errors import (
     StoreError,
     StropError,
 )
+from fleet.adapters.blobs import DiskFullError
 
-__all__ = ["HANDLERS", "MAX_DOCUMENT_BYTES", "body", "not_found"]
+__all__ = ["HANDLERS", "MAX_DOCUMENT_BYTES", "AccessDenied", "body", "fault_of", "not_found"]
 
 MAX_DOCUMENT_BYTES: Final = 8 * 1024 * 1024
 
@@ -27,28 +28,42 @@ _NUMBERS: Final = (
     (RegistryError, 409),
     (RolloutError, 409),
     (BrokerError, 503),
+    (DiskFullError, 507),
     (StoreError, 422),
     (StropError, 400),
 )
 
 
-def _refused(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, StropError)
-    number = next(number for kind, number in _NUMBERS if isinstance(error, kind))
-    return JSONResponse({"error": str(error), "kind": type(error).__name__, "fix": error.fix}, number)
+class AccessDenied(HTTPException):
+    """Nobody who may: 401 for nobody at all, 403 for somebody with a lower role."""
+
+    def __init__(self, number: int, words: str) -> None:
+        super().__init__(number, words, {"www-authenticate": "Bearer"} if number == 401 else None)
 
 
-def _http(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": str(error.detail), "kind": "HTTP"}, error.status_code, headers=error.headers)
+def fault_of(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Return an error as (number, document, headers).
 
-
-def _unforeseen(_request: Request, error: Exception) -> JSONResponse:
+    Example:
+        >>> fault_of(RolloutError("r9 is not known"))
+        (409, {'error': 'r9 is not known', 'kind': 'RolloutError', 'fix': ''}, {})
+    """
+    if isinstance(error, StropError):
+        number = next(number for kind, number in _NUMBERS if isinstance(error, kind))
+        return number, {"error": str(error), "kind": type(error).__name__, "fix": error.fix}, {}
+    if isinstance(error, HTTPException):
+        kind = "Access" if isinstance(error, AccessDenied) else "HTTP"
+        return error.status_code, {"error": str(error.detail), "kind": kind}, dict(error.headers or {})
     what = f"the server failed: {type(error).__name__}; its log says more"
-    return JSONResponse({"error": what, "kind": "Internal"}, 500)
+    return 500, {"error": what, "kind": "Internal"}, {}
 
 
-HANDLERS: Final[dict[Any, Any]] = {StropError: _refused, HTTPException: _http, Exception: _unforeseen}
+def _as_json(_request: Request, error: Exception) -> JSONResponse:
+    number, document, headers = fault_of(error)
+    return JSONResponse(document, number, headers=headers)
+
+
+HANDLERS: Final[dict[Any, Any]] = {StropError: _as_json, HTTPException: _as_json, Exception: _as_json}
 
 
 def not_found(what: str) -> HTTPException:

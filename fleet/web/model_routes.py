@@ -10,10 +10,8 @@ from starlette.concurrency import run_in_threadpool
 
 from edge_contract.errors import MessageError
 from edge_contract.fields import Fields
-from fleet.adapters import tables
-from fleet.adapters.database import Connection
+from fleet.adapters import channels, version_views
 from fleet.adapters.operations import Operations
-from fleet.web import views
 from fleet.web.access import Access, Document
 from fleet.web.faults import body, not_found
 
@@ -40,6 +38,11 @@ def model_routes(router: APIRouter, operations: Operations, access: Access) -> N
         await run_in_threadpool(operations.models.install_root, data, actor)
         return {"installed": True}
 
+    @router.put("/trust/targets")
+    async def targets(actor: Annotated[str, access.operator], request: Request) -> dict[str, Any]:
+        data = await body(request)
+        return await run_in_threadpool(operations.models.publish_targets, data, actor)
+
     @router.put("/blobs/{sha256}")
     async def blob(actor: Annotated[str, access.operator], sha256: str, request: Request) -> dict[str, int]:
         stream = aiter(request.stream())
@@ -54,11 +57,7 @@ def model_routes(router: APIRouter, operations: Operations, access: Access) -> N
 
     @router.get("/models")
     def models() -> list[dict[str, Any]]:
-        def read(db: Connection) -> list[dict[str, Any]]:
-            records = tables.devices(db)
-            return [views.model_json(version, records) for version in tables.models(db)]
-
-        return store.read(read)
+        return store.read(version_views.models_json)
 
     @router.post("/models/check")
     def check_model(actor: Annotated[str, access.operator], document: Document) -> dict[str, Any]:
@@ -69,4 +68,5 @@ def model_routes(router: APIRouter, operations: Operations, access: Access) -> N
     def add_model(actor: Annotated[str, access.operator], document: Document) -> dict[str, Any]:
         f = Fields(document, "model", MessageError)
         version = operations.models.register(f.digest("bundle"), f.text("targets").encode(), actor)
-        return version.to_json()
+        held = store.read(lambda db: channels.channels_of(db, version.bundle))
+        return {**version.to_json(), "channels": sorted(held)}

@@ -1,71 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operators' listener: API, pages, metrics and health in one application."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
-from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from fleet.adapters.doors import Doors
 from fleet.adapters.operations import Operations
-from fleet.web.access import token_access
+from fleet.adapters.roster import Roster
+from fleet.web.access import Gate
 from fleet.web.api import api_router
-from fleet.web.faults import HANDLERS
+from fleet.web.health import health_routes
+from fleet.web.login_pages import login_pages
 from fleet.web.metrics import metrics_text
 from fleet.web.pages import pages_router
+from fleet.web.rendering import Renderer, install_faults
+from fleet.web.shield import Shield
+from fleet.web.site import Site
 
 __all__ = ["operator_app"]
 
-_HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",
-}
 
+def operator_app(operations: Operations, site: Site) -> FastAPI:
+    """Return the application."""
+    accounts = operations.accounts
+    doors = Doors(operations.desk, site.file_token, site.rules, accounts.cost)
 
-def _invalid(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return JSONResponse({"error": f"{where}: {first['msg']}", "kind": "Request"}, 400)
+    def viewing_is_open() -> bool:
+        return site.is_local and (site.open_viewing or not accounts.exist())
 
-
-async def _guarded(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    response = await call_next(request)
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
-    return response
-
-
-def operator_app(operations: Operations, token: str, *, broker_is_up: Callable[[], bool]) -> FastAPI:
-    """Return the application; ``token`` is the operator's."""
-    handlers = {**HANDLERS, RequestValidationError: _invalid}
+    gate, renderer = Gate(doors, viewing_is_open), Renderer(operations.clock, viewing_is_open)
     app = FastAPI(
         title="Strop fleet",
-        openapi_url="/api/v1/openapi.json",
+        openapi_url=None,  # below: it asks for a viewer
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
-        exception_handlers=handlers,
     )
-    app.add_middleware(BaseHTTPMiddleware, dispatch=_guarded)
-    app.include_router(api_router(operations, token_access(token)))
-    app.include_router(pages_router(operations))
+    app.state.doors = doors
+    install_faults(app, renderer)
+    app.add_middleware(Shield, is_tls=site.is_tls)
+    app.include_router(api_router(operations, gate.access))
+    app.include_router(login_pages(operations, gate, renderer))
+    roster = operations.roster
+    app.include_router(pages_router(operations, gate.access, renderer, roster, site))
+    app.include_router(health_routes(operations, site))
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
+    _described(app, operations, gate, roster)
+    return app
 
-    @app.get("/healthz", include_in_schema=False)
-    def healthz() -> JSONResponse:
-        broker = broker_is_up()
-        operations.store.read(lambda db: db.execute("SELECT 1").fetchone())
-        return JSONResponse({"ok": broker, "broker": broker, "database": True}, 200 if broker else 503)
+
+def _described(app: FastAPI, operations: Operations, gate: Gate, roster: Roster) -> None:
+    """Add the API's description and the metrics."""
+    viewer = gate.access.viewer
+
+    @app.get("/api/v1/openapi.json", include_in_schema=False)
+    def openapi(actor: Annotated[str, viewer]) -> JSONResponse:
+        document: dict[str, Any] = app.openapi()
+        return JSONResponse(document)
 
     @app.get("/metrics", include_in_schema=False)
-    def metrics() -> PlainTextResponse:
-        return PlainTextResponse(metrics_text(operations), media_type="text/plain; version=0.0.4")
-
-    return app
+    def metrics(actor: Annotated[str, viewer]) -> Response:
+        return PlainTextResponse(metrics_text(operations, roster), media_type="text/plain; version=0.0.4")

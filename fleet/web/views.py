@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is shown of devices, rollouts and models: one reading of the database, for the API and the pages alike."""
+"""What is shown of devices and rollouts: one reading of the database, for the API and the pages alike."""
 
 import contextlib
 import datetime as dt
@@ -10,14 +10,11 @@ from edge_contract.canonical import as_float
 from edge_contract.errors import StropError
 from edge_contract.findings import Level, Verdict
 from edge_contract.summary import decode
-from fleet.adapters import tables, telemetry
+from fleet.adapters import telemetry
 from fleet.adapters.database import Connection
 from fleet.core.drift import DeviceDrift, DeviceView, Window, view
-from fleet.core.execution import Execution
 from fleet.core.inventory import DeviceRecord, is_online, sync_of
 from fleet.core.labels import TrueAccuracy, true_accuracy
-from fleet.core.registry import ModelVersion
-from fleet.core.rollout import Rollout
 from fleet.web.charts import Point
 
 __all__ = [
@@ -26,10 +23,8 @@ __all__ = [
     "drift_of",
     "drift_points",
     "drift_windows",
-    "model_json",
     "number",
     "plain",
-    "rollout_json",
     "truth_of",
 ]
 
@@ -160,20 +155,3 @@ def drift_points(db: Connection, device: str) -> list[Point]:
         when = dt.datetime.fromtimestamp(end, dt.UTC).strftime("%H:%M:%S")
         points.append(Point(v.level.value.lower(), *accuracies, valid=v.valid, when=f"window {v.window}, {when}"))
     return points
-
-
-def _execution_json(execution: Execution) -> dict[str, Any]:
-    shown = execution.to_json()
-    return {key: shown[key] for key in shown if key not in ("number", "plain", "rollout")}
-
-
-def rollout_json(db: Connection, rollout: Rollout) -> dict[str, Any]:
-    """Return a rollout with its executions."""
-    executions = sorted(tables.executions(db, rollout.number).values(), key=lambda e: (e.wave, e.device))
-    return {**rollout.to_json(), "executions": [_execution_json(execution) for execution in executions]}
-
-
-def model_json(version: ModelVersion, records: list[DeviceRecord]) -> dict[str, Any]:
-    """Return a model version and which devices run it."""
-    running = [record.device for record in records if record.running.get(version.model) == version.bundle]
-    return {**version.to_json(), "running_on": running}

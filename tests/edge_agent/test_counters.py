@@ -3,18 +3,21 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.counters import CounterFile
+from edge_agent.counters import CounterFile, Tallies
 from edge_contract.counts import Counters
 from edge_contract.errors import StoreError
+from edge_contract.latency import BUCKETS
 from tests.support.windows import counters
 
 BUNDLE = "0f" * 32
@@ -42,6 +45,28 @@ def test_what_is_written_is_read(tmp_path_factory, given_counters):
         reading = CounterFile(path).read()
     assert reading.counters == given_counters
     assert reading.bundle == BUNDLE
+
+
+@pytest.mark.parametrize(("magic", "behind"), [(b"StropCn1", 0), (b"StropCn2", 10)])
+def test_files_of_older_runners_are_read(tmp_path, magic, behind):
+    """The control process is updated before its runner: it finds a file without what came later."""
+    numbers, generation = range(1, Counters.length(10) + behind + 1), 1
+    content = struct.pack(f"<{len(numbers)}q", *numbers)
+    crc = zlib.crc32(content, zlib.crc32(generation.to_bytes(8, "little")))
+    copy = struct.pack("<QI4x", generation, crc) + content
+    head = struct.pack("<8sQ32sI4x", magic, 77, bytes.fromhex(BUNDLE), 10)
+    (tmp_path / "c").write_bytes(head + copy + bytes(len(copy)))
+    reading = CounterFile(tmp_path / "c").read()
+    assert (reading.epoch, reading.bundle, reading.times) == (77, BUNDLE, ())
+    assert reading.counters.to_vector() == list(numbers)[: Counters.length(10)]
+    assert sum(reading.tallies) == sum(list(numbers)[Counters.length(10) :])
+
+
+def test_times_and_tallies_are_read_as_written(tmp_path):
+    with CounterFile.create(tmp_path / "c", 10, BUNDLE) as file:
+        file.write(Counters.zero(10), Tallies(nan=3), tuple(range(BUCKETS)))
+        reading = file.read()
+    assert (reading.tallies.nan, reading.times) == (3, tuple(range(BUCKETS)))
 
 
 def test_a_new_file_has_counted_nothing(tmp_path):

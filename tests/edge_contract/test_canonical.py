@@ -88,6 +88,31 @@ def test_the_path_of_the_fault_is_named():
         canonical.dumps({"a": [1, {"b": math.nan}]})
 
 
+@pytest.fixture
+def counts(monkeypatch):
+    """As on Python 3.12 and newer, whose own reader does not stop in time."""
+    monkeypatch.setattr(canonical, "_COUNTS", True)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b'["[]]}{\\"",', b"]")])
+def test_brackets_are_counted_and_those_in_texts_are_not(counts, opening, closing):
+    data = opening * canonical.MAX_DEPTH + b"1" + closing * canonical.MAX_DEPTH
+    assert canonical.loads(data) == json.loads(data)
+    with pytest.raises(ContractError, match="nested too deeply"):
+        canonical.loads(opening + data + closing)
+
+
+def test_many_brackets_beside_one_another_are_not_deep(counts):
+    data = b"[" + b",".join([b"[{},[]]"] * 10_000) + b"]"
+    assert canonical.loads(data) == [[{}, []]] * 10_000
+
+
+@pytest.mark.parametrize("data", [b'"' + b'\\"' * 200_000, b"[" * 200_000, b"[]" * 200_000, b'["' * 100_000])
+def test_hostile_brackets_and_texts_are_refused_in_one_pass(counts, data):
+    with pytest.raises(ContractError):
+        canonical.loads(data)
+
+
 def test_deep_nesting_is_refused_and_not_a_crash():
     deep = []
     for _ in range(5000):

@@ -15,7 +15,7 @@ from fleet.adapters import tables
 from fleet.adapters.blobs import BlobStore
 from fleet.adapters.ingest import Ingest
 from fleet.adapters.judging import WindowJudge
-from fleet.adapters.sqlite import Store
+from fleet.adapters.sqlite import SqliteStore
 from fleet.core.execution import Execution
 from fleet.core.inventory import DeviceRecord
 from tests.support import recording
@@ -53,7 +53,7 @@ class Office:
     """A server's ingest over a real database that knows device ``pi`` and its order ``j1``."""
 
     def __init__(self, folder: Path) -> None:
-        self.store, self.acks = Store(folder / "fleet.db"), list[bytes]()
+        self.store, self.acks = SqliteStore(folder / "fleet.db"), list[bytes]()
         self.ingest = Ingest(
             self.store,
             WindowJudge(BlobStore(folder / "blobs")),

@@ -57,6 +57,7 @@ def test_lineage_tells_where_it_came_from(bundle_folder, compressed):
     assert lineage["plan"] == compressed.plan.digest
     assert lineage["recipe"] == compressed.report.recipe_digest
     assert lineage["data"] == compressed.report.data_digest
+    assert lineage["shipped"] == (compressed.report.test[-1].name if compressed.report.test else "")
     assert len(lineage["code"]) == 64
     assert lineage["calibration_samples"] == 96
     assert lineage["validation"]["samples"] == 180

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from benchmarks.fleet import postgres as pg
+from fleet.adapters.stores import open_store as open_any
 from tests.support.fleet_bundle import Matcher, profile_of, write_bundle
 from tests.support.fleet_server import FleetProcess
 
@@ -71,3 +73,45 @@ def devices(server, tmp_path):
     for device in made:
         device.close()
         server.send("DELETE", f"/api/v1/devices/{device.name}")
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """One PostgreSQL server for all tests; ``url()`` makes a new database."""
+    if pg.find("initdb") is None:
+        pytest.skip(f"no PostgreSQL: {pg.INSTALL}")
+    pytest.importorskip("psycopg", reason="pip install 'strop[postgres]'")
+    made = pg.Postgres()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request):
+    """A function from a folder to the URL of its database: empty for SQLite in the folder."""
+    urls = {}
+
+    server = request.getfixturevalue("postgres") if request.param == "postgres" else None
+
+    def url_of(folder):
+        if server is not None and folder not in urls:
+            urls[folder] = server.url()
+        return urls.get(folder, "")
+
+    yield url_of
+    for url in urls.values():
+        server.give_back(url)
+
+
+@pytest.fixture
+def open_store(database):
+    """A function that opens the store of a folder, the same one again; all are closed afterwards."""
+    made = []
+
+    def opened(folder, **more):
+        made.append(open_any(folder, database(folder), **more))
+        return made[-1]
+
+    yield opened
+    for store in made:
+        store.close()

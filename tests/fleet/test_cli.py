@@ -52,6 +52,25 @@ def test_a_rollout_from_the_command_line(fleet, bundles):
     assert "yes" in out
 
 
+def test_a_draft_goes_its_way_by_verbs(fleet, tmp_path):
+    server, _ = fleet
+    where = ("--data", server.data)
+    plan = tmp_path / "plan.toml"
+    plan.write_text('model = "digits"\nversion = "1.1.0"\nneeds_approval = true\n[[wave]]\nquery = "device:nobody"\n')
+    out, _ = strop("rollout", "start", "--plan", plan, "--dry-run", *where)
+    assert out.splitlines()[0] == "digits 1.1.0 to 0 devices"
+    assert "somebody else has to approve it" in out
+    rollout = strop("rollout", "start", "--plan", plan, "--draft", *where)[0].split()[1]
+    assert "PENDING_APPROVAL" in strop("rollout", "release", rollout, *where)[0]
+    _, err = strop("rollout", "approve", rollout, *where, code=1)
+    assert "wrote it and may not approve it" in err
+    assert "ABORTED" in strop("rollout", "cancel", rollout, "--reason", "a wish", *where)[0]
+    assert "above_devices = -1" in strop("rollout", "rules", *where)[0]
+    plan.write_text("model = 3\n[[wave]]\nsise = 1\n")
+    _, err = strop("rollout", "plan", plan, *where, code=2)
+    assert f"{plan}: wave[0]: unknown key 'sise'" in err
+
+
 READS = (["device", "list"], ["device", "show", "cli-pi"], ["model", "list"], ["rollout", "list"], ["drift"], ["audit"])
 
 

@@ -178,6 +178,7 @@ def test_a_patch_that_lies_costs_its_bytes_once_and_is_then_offered_to_nobody(pl
     slot = place.slots.folder("digits", place.bundles["2.0.0"][1])
     assert (slot / "model.tflite").read_bytes() == target, "the full file came instead"
     assert len(place.offers("2.0.0")) == 1
+    place.office.enrolled("pi")
     place.hear_event({"kind": "fetched", "bundle": place.bundles["2.0.0"][1], **told})
     place.device_runs("1.0.0", "another")
     assert place.maker.look() == 0

@@ -18,17 +18,28 @@ BUNDLE, OLD = "b" * 64, "a" * 64
 class Fleet:
     """One rollout and what its devices are known to run."""
 
-    def __init__(self, *waves, number=1, now=1000.0, **limits):
-        self.now, self.number = now, number
-        self.rollout = new_rollout(number, ("digits", "2", BUNDLE), waves, Limits(**limits), now=now)
+    def __init__(self, *waves, number=1, now=1000.0, more=None, of=None, **limits):
+        self.now, self.number, self.more = now, number, {} if more is None else more
+        self.rollout = new_rollout(number, ("digits", "2", BUNDLE), waves, Limits(**limits), now=now, **(of or {}))
         self.executions, self.running, self.newest, self.busy = {}, {}, {}, frozenset()
-        self.last_job, self.actions = 0, []
+        self.last_job, self.actions, self.past = 0, [], []
         self.tick()
 
     def tick(self, seconds=0.0):
         self.now += seconds
-        world = World(self.rollout, self.executions, self.running, self.newest, self.busy, self.last_job)
+        paced = max((e.paced for e in self.executions.values()), default=0.0)
+        world = World(
+            self.rollout,
+            self.executions,
+            self.running,
+            self.newest,
+            self.busy,
+            self.last_job,
+            paced=paced,
+            **self.more,
+        )
         outcome = advance(world, self.now)
+        self.past += [execution for execution in outcome.changed if execution.past]
         self.rollout, self.executions, self.last_job = outcome.rollout, outcome.executions, outcome.last_job
         self.actions += outcome.actions
         return outcome

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from benchmarks.fleet.gates import SCENARIOS, run
 from edge_contract.errors import RolloutError
 from fleet.core.evidence import DeviceEvidence, Moments, Row, Span
-from fleet.core.gates import GateLimits, judge_wave
+from fleet.core.gate_limits import GateLimits
+from fleet.core.gates import judge_wave
 from fleet.core.sequential import looks_threshold, rare_events_e_value, student_threshold
 
 LIMITS = GateLimits()

@@ -19,7 +19,7 @@ from fleet.adapters import tables, telemetry
 from fleet.adapters.blobs import BlobStore
 from fleet.adapters.ingest import Ingest
 from fleet.adapters.judging import WindowJudge
-from fleet.adapters.sqlite import Store
+from fleet.adapters.stores import open_store as open_any
 from fleet.core.execution import Execution
 from fleet.core.inventory import DeviceRecord
 from fleet.core.registry import ModelVersion
@@ -31,8 +31,8 @@ ROOT = "strop/v1/default"
 class Server:
     """Ingest over a real store; what it would send is kept."""
 
-    def __init__(self, folder):
-        self.store, self.blobs = Store(folder / "fleet.db"), BlobStore(folder / "blobs")
+    def __init__(self, folder, opened=open_any):
+        self.store, self.blobs = opened(folder), BlobStore(folder / "blobs")
         self.sent, self.woken, self.now = [], 0, 1000.0
         self.ingest = Ingest(
             self.store,
@@ -65,8 +65,8 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path):
-    made = Server(tmp_path)
+def server(tmp_path, open_store):
+    made = Server(tmp_path, open_store)
     yield made
     made.store.close()
 
@@ -277,13 +277,3 @@ def test_a_device_that_is_not_enrolled_is_not_believed(server):
 
 def test_our_own_acknowledgements_come_back_and_are_ignored(server):
     assert server.ingest.handle(f"{ROOT}/pi/tm/ack", TelemetryAck("b", "metric", 1).to_bytes()) is None
-
-
-def test_old_telemetry_is_pruned(server):
-    server.hear("tm/metric", encode_batch(batch(1, 5)))
-    server.now = 2000.0
-    server.hear("tm/metric", encode_batch(batch(6, 8)))
-    assert server.store.write(lambda db: telemetry.prune(db, 1500.0)) == 5
-    assert server.rows() == [6, 7, 8]
-    server.hear("tm/metric", encode_batch(batch(9, 9)))
-    assert server.acks()[-1] == 9  # the mark does not depend on rows that are gone

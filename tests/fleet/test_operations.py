@@ -18,7 +18,7 @@ from fleet.adapters.desk import Addresses
 from fleet.adapters.ingest import Ingest
 from fleet.adapters.judging import WindowJudge
 from fleet.adapters.operations import Operations
-from fleet.adapters.sqlite import Store
+from fleet.adapters.stores import open_store as open_any
 from fleet.core.inventory import DeviceRecord
 
 ROOT = "strop/v1/default"
@@ -27,8 +27,8 @@ ROOT = "strop/v1/default"
 class Office:
     """Operations with everything real but the broker and the clock."""
 
-    def __init__(self, folder, bundles):
-        self.now, self.sent, self.folder = time.time(), [], folder
+    def __init__(self, folder, bundles, opened=open_any):
+        self.now, self.sent, self.folder, self.opened = time.time(), [], folder, opened
         credentials.init(folder, now=self.now)
         self.open()
         signing.create_keys(folder / "keys", (folder / "tuf" / "online.pub").read_bytes())
@@ -45,7 +45,7 @@ class Office:
             self.ids[version] = bundle_id
 
     def open(self):
-        self.store = Store(self.folder / "fleet.db")
+        self.store = self.opened(self.folder)
         blobs = BlobStore(self.folder / "blobs")
         self.operations = Operations(
             self.store,
@@ -94,7 +94,16 @@ def office(tmp_path, bundles):
     made.store.close()
 
 
-def test_a_hundred_callers_at_once_start_a_wave_once(office):
+@pytest.fixture
+def office_on_each(tmp_path, bundles, open_store):
+    """On SQLite, then on PostgreSQL: for what writers and callers at once might break."""
+    made = Office(tmp_path, bundles, open_store)
+    yield made
+    made.store.close()
+
+
+def test_a_hundred_callers_at_once_start_a_wave_once(office_on_each):
+    office = office_on_each
     office.enrolled("a", "b", "c")
     rollout = office.start("1.0.0", [{"count": 1}, {"rest": True}])
     (canary,) = office.orders()
@@ -116,7 +125,8 @@ def test_a_hundred_callers_at_once_start_a_wave_once(office):
     assert office.state(rollout) == "RUNNING"
 
 
-def test_a_server_that_stops_between_any_two_steps_ends_where_it_would_have(office):
+def test_a_server_that_stops_between_any_two_steps_ends_where_it_would_have(office_on_each):
+    office = office_on_each
     office.enrolled("a", "b")
     rollout = office.start("1.0.0", [{"count": 1}, {"rest": True}], soak_s=30)
 
@@ -156,7 +166,8 @@ def test_desired_state_is_published_before_the_order(office):
     assert all(message.retain for message in office.sent)
 
 
-def test_a_failed_device_is_wanted_where_it_stands(office):
+def test_a_failed_device_is_wanted_where_it_stands(office_on_each):
+    office = office_on_each
     office.enrolled("a")
     office.start("1.0.0", [{"rest": True}])
     office.succeed(office.orders()[-1])
@@ -172,7 +183,8 @@ def test_a_failed_device_is_wanted_where_it_stands(office):
     assert record.desired.version == 3
 
 
-def test_republishing_says_everything_again(office):
+def test_republishing_says_everything_again(office_on_each):
+    office = office_on_each
     office.enrolled("a", "b")
     office.start("1.0.0", [{"rest": True}])
     said = {m.topic: m.payload for m in office.sent}
@@ -190,6 +202,9 @@ def test_removing_a_device_clears_what_stands_for_it(office):
     assert {(m.topic.removeprefix(f"{ROOT}/a/"), m.payload) for m in office.sent} == {
         ("twin/desired", b""),
         ("job/next", b""),
+        ("twin/reported", b""),
+        ("state/birth", b""),
+        ("state/death", b""),
     }
     with pytest.raises(UsageError, match="not enrolled"):
         office.operations.devices.remove("a", "op")
@@ -212,7 +227,7 @@ def test_before_a_root_is_installed_nobody_enrols(tmp_path):
 
     data = tmp_path / "fresh"
     credentials.init(data, now=time.time())
-    store = Store(data / "fleet.db")
+    store = open_any(data)
     operations = Operations(
         store,
         BlobStore(data / "blobs"),

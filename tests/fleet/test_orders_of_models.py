@@ -9,7 +9,7 @@ from edge_contract.jobs import JobDocument, Signed
 from edge_contract.messages import JOB_PER_MODEL, ModelState, ReportedState
 from edge_contract.topics import topic
 from fleet.adapters.migrations import migrations
-from fleet.adapters.sqlite import Store
+from fleet.adapters.sqlite import SqliteStore
 from tests.fleet.test_operations import ROOT, Office
 from tests.support.fleet_bundle import write_bundle
 
@@ -114,7 +114,7 @@ def test_orders_of_a_database_from_before_stand_where_they_stood(tmp_path):
     db.execute("INSERT INTO orders VALUES ('pi', 'j1', X'7b7d')")
     db.commit()
     db.close()
-    store = Store(path)
+    store = SqliteStore(path)
     from fleet.adapters import tables
 
     assert store.read(lambda db: tables.orders(db)) == {("pi", ""): b"{}"}

@@ -182,7 +182,7 @@ def test_a_broker_that_dies_is_started_again_and_knows_what_it_must(new_server, 
     (broker,) = mosquittos(server.data)
     os.kill(broker, signal.SIGKILL)
     until(lambda: mosquittos(server.data) not in ([], [broker]), "a new broker")
-    until(lambda: server.send("GET", "/healthz").status_code == 200, "health")
+    until(lambda: server.send("GET", "/readyz").status_code == 200, "readiness")
     device.connect()
     assert device.order().job_id == job.job_id
     batch = device.rows("event", [{"kind": "hello"}])

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,21 +30,27 @@ def commands(text):
 STROP = [words[1:] for page in PAGES for words in commands(page.read_text("utf-8")) if words[0] == "strop"]
 
 
+@cache
+def told(*names):
+    """Return what ``strop NAMES --help`` prints; asked once, for a process takes half a second."""
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "strop", *names, "--help"],
+        capture_output=True, text=True, check=False, env=environment,
+    ).stdout  # fmt: skip
+
+
 def help_of(words):
     """Return the help of the verb that the words begin with, and how many words its name takes."""
-    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
     text, names = "", []
     for word in words:
         if word.startswith("-"):
             break
-        done = subprocess.run(
-            [sys.executable, "-m", "strop", *names, word, "--help"],
-            capture_output=True, text=True, check=False, env=environment,
-        )  # fmt: skip
-        if f"Usage: strop {' '.join([*names, word])} " not in done.stdout:
+        said = told(*names, word)
+        if f"Usage: strop {' '.join([*names, word])} " not in said:
             break
         names.append(word)
-        text = done.stdout
+        text = said
         if "COMMAND [ARGS]" not in text:
             break
     return text, len(names)

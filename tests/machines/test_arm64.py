@@ -192,9 +192,12 @@ def blind(tmp_path):
     for name in ("possible", "present"):
         (tmp_path / "sys/devices/system/cpu" / name).write_text("")
     for name in ("usr", "lib", "etc"):
-        (tmp_path / name).symlink_to(place / "root" / name)
+        (tmp_path / name).symlink_to(place / f"root-{arm64.PYTHON}" / name)
     emulated = (place / "python-cortex-a72").read_text("utf-8").splitlines()[3:]
-    lines = [line.replace("$here", str(place)).replace(f'-L "{place}/root"', '-L "$here"') for line in emulated]
+    lines = [
+        line.replace("$here", str(place)).replace(f'-L "{place}/root-{arm64.PYTHON}"', '-L "$here"')
+        for line in emulated
+    ]
     script(tmp_path / "python", *lines)
     return tmp_path / "python"
 

@@ -33,7 +33,7 @@ from fleet.adapters import ca, tables
 from fleet.adapters.captures import Captures
 from fleet.adapters.identities import Identities
 from fleet.adapters.job_signing import JobSigner
-from fleet.adapters.sqlite import Store
+from fleet.adapters.sqlite import SqliteStore
 from fleet.adapters.tuf_repo import TufRepository
 from fleet.core import enrolment
 from fleet.core.inventory import DeviceRecord
@@ -119,7 +119,7 @@ class Fleet:
         signing.create_keys(keys, self.repository.online_public)
         self.repository.install_root((keys / "root.json").read_bytes(), now=time.time())
         self.clock = time.time
-        self.store = Store(data / "fleet.db")
+        self.store = SqliteStore(data / "fleet.db")
         self.identities = Identities(self.store, data / "ca", lambda: self.clock(), self.jobs.public_key)
         self.captures = Captures(
             self.store, data / "captures", self.jobs, clock=lambda: self.clock(), random_bytes=secrets.token_bytes

@@ -2,7 +2,7 @@
 """What every inference runtime looks like to us, and the one door to them."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -39,8 +39,12 @@ class Session(Protocol):
     version: str
     delegate: str
 
-    def run(self, x: Array, /) -> dict[str, Array]:
-        """Return output name → array for one input in the artefact's type and layout.
+    room: Callable[[], Array] | None
+    """Gives the runtime's own memory of the input [1, …], to be written before ``run(None)``; None: it has none to
+    give. Hold what it gives in no variable: LiteRT does not run while one does."""
+
+    def run(self, x: Array | None, /) -> dict[str, Array]:
+        """Return output name → array for one input in the artefact's type and layout; None: it stands in ``room``.
 
         Raises:
             RuntimeAdapterError: The runtime failed.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LiteRT (ai-edge-litert), and what tflite-runtime shares with it: one interpreter class under two names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,14 +31,16 @@ class InterpreterSession:
         (source,) = interpreter.get_input_details()
         _check(artefact.input, source, self._where)
         self._input = int(source["index"])
+        self.room: Callable[[], Array] | None = self._view(self._input)
         found = {str(detail["name"]): detail for detail in interpreter.get_output_details()}
         self._outputs = [(spec.name, _index(spec, found, self._where)) for spec in artefact.outputs]
         self.delegate = _delegate(interpreter)
 
-    def run(self, x: Array, /) -> dict[str, Array]:
+    def run(self, x: Array | None, /) -> dict[str, Array]:
         """Return output name → array (a copy) for one input; raises RuntimeAdapterError when the runtime fails."""
         try:
-            self._set(self._input, x)
+            if x is not None:
+                self._set(self._input, x)
             self._invoke()
             return {name: self._get(index) for name, index in self._outputs}
         except (RuntimeError, ValueError) as error:

@@ -2,7 +2,7 @@
 """ONNX Runtime, with its CPU provider or another one by name."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -37,28 +37,47 @@ class OnnxSession:
         self._session, self._run, self._input = session, session.run, artefact.input.name
         self._specs = {spec.name: spec for spec in (artefact.input, *artefact.outputs)}
         self._names = [spec.name for spec in artefact.outputs]
+        self._held: dict[str, Array] = {}
+        self._bound: Callable[[], object] = self._session.run
         found = {node.name: node for node in (*session.get_inputs(), *session.get_outputs())}
         for spec in (artefact.input, *artefact.outputs):
             _check(spec, found, self._where)
+        is_fixed = all(min(spec.shape[1:], default=0) > 0 for spec in self._specs.values())
+        self.room: Callable[[], Array] | None = self._own_input if is_fixed else None
 
-    def run(self, x: Array, /) -> dict[str, Array]:
+    def run(self, x: Array | None, /) -> dict[str, Array]:
         """Return output name → array for one input; raises RuntimeAdapterError when the runtime fails."""
         try:
+            if x is None:
+                self._bound()
+                return {name: self._held[name].copy() for name in self._names}
             return dict(zip(self._names, self._run(self._names, {self._input: x}), strict=True))
         except Exception as error:  # its errors share no base class but RuntimeError or Exception
             raise RuntimeAdapterError(f"inference failed: {error}", where=self._where) from error
 
+    def _own_input(self) -> Array:
+        """Return an array that the session is bound to; made when it is first asked for."""
+        if not self._held:
+            self._held, self._bound = self._bind(self._names)
+        return self._held[self._input]
+
     def lend(self, names: Mapping[str, str], /) -> Lent:
         """Lend arrays of ours that the session is bound to; a free dimension is 1."""
-        held = {name: _blank(self._specs[name]) for name in (self._input, *names)}
+        held, run = self._bind(names)
+        sinks = {key: partial(held.__getitem__, name) for name, key in names.items()}
+        return Lent(partial(held.__getitem__, self._input), sinks, run, self._where)
+
+    def _bind(self, outputs: Iterable[str]) -> tuple[dict[str, Array], Callable[[], object]]:
+        """Return arrays that a binding reads and writes, and what runs it; they must live as long as it is used.
+
+        The binding knows their addresses only.
+        """
+        held = {name: _blank(self._specs[name]) for name in (self._input, *outputs)}
         binding = self._session.io_binding()
         for name, array in held.items():
             bind = binding.bind_input if name == self._input else binding.bind_output
             bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        sinks = {key: partial(held.__getitem__, name) for name, key in names.items()}
-        # The arrays live as long as the loan: the binding knows their addresses only.
-        run = partial(self._session.run_with_iobinding, binding)
-        return Lent(partial(held.__getitem__, self._input), sinks, run, self._where)
+        return held, partial(self._session.run_with_iobinding, binding)
 
 
 def _blank(spec: TensorSpec) -> Array:

@@ -25,9 +25,11 @@ _WAITING: Final = 4
 class FolderSource(Pushed):
     """Watches a folder by looking, every ``poll_s``; it works on every file system, network ones included.
 
-    A file counts as whole when it has not changed for ``settle_s``; names that begin with a dot are left alone, so a
-    writer that renames into place is never seen half. What cannot be read is skipped, and told in the place of an
-    answer: the engine counts it as an error.
+    A file counts as whole when it has not changed for ``settle_s``, by the wall clock or since it was first seen: so a
+    clock that jumps back delays inputs by that long at most. What was taken is remembered while it lies there, and
+    nothing is compared with a newest time: files that are written after such a jump are not older than that to us.
+    Names that begin with a dot are left alone, so a writer that renames into place is never seen half. What cannot be
+    read is skipped, and told in the place of an answer: the engine counts it as an error.
 
     Args:
         name: Of the source.
@@ -54,7 +56,8 @@ class FolderSource(Pushed):
         if not path.is_dir():
             raise DataError("no such folder", where=str(path), fix="make it, or correct the path")
         self._path, self._poll_s, self._settle_s, self._delete = path, poll_s, settle_s, delete
-        self._mark: Mark = (-1, "") if existing else max(self._files(), default=(-1, ""))
+        self._taken: set[Mark] = set() if existing else set(self._files())
+        self._seen: dict[Mark, float] = {}
         self._asleep = threading.Event()
         threading.Thread(target=self._feed, name=f"source {name}", daemon=True).start()
 
@@ -69,16 +72,23 @@ class FolderSource(Pushed):
 
     def _feed(self) -> None:
         while not self.is_closed:
-            whole = time.time_ns() - int(self._settle_s * 1e9)
-            try:
-                fresh = sorted(mark for mark in self._files() if self._mark < mark and mark[0] <= whole)
-            except OSError:
-                fresh = []  # unmounted: it may come back
-            for mark in fresh:
-                self._mark = mark
+            for mark in self._fresh():
+                self._taken.add(mark)
                 if not self._give(self._path / mark[1]):
                     return
             self._asleep.wait(self._poll_s)
+
+    def _fresh(self) -> list[Mark]:
+        """Return the whole files that were not taken yet, oldest first."""
+        try:
+            here = set(self._files())
+        except OSError:
+            return []  # unmounted: it may come back
+        self._taken &= here
+        now, written = time.monotonic(), time.time_ns() - int(self._settle_s * 1e9)
+        self._seen = {mark: self._seen.get(mark, now) for mark in here - self._taken}
+        is_old = now - self._settle_s
+        return sorted(mark for mark, since in self._seen.items() if mark[0] <= written or since <= is_old)
 
     def _give(self, path: Path) -> bool:
         try:

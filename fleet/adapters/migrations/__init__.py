@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-__all__ = ["Migration", "migrations"]
+from edge_contract.errors import StoreError
+
+__all__ = ["Migration", "migrations", "missing"]
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,23 @@ def migrations() -> tuple[Migration, ...]:
         if file.name.endswith(".sql") and number.isdigit():
             found.append(Migration(int(number), rest.removesuffix(".sql"), file.read_text(encoding="utf-8")))
     return tuple(sorted(found, key=lambda one: one.number))
+
+
+def missing(done: set[int], where: str) -> list[Migration]:
+    """Return the steps that a database lacks.
+
+    Args:
+        done: Numbers of the steps that it has.
+        where: The database, for the message.
+
+    Raises:
+        StoreError: It has steps that this version does not know.
+
+    Example:
+        >>> [one.number for one in missing({2, 3}, "fleet.db")][:1]
+        [1]
+    """
+    if unknown := done - {one.number for one in migrations()}:
+        fix = "update Strop, or restore the backup that was made before the update"
+        raise StoreError(f"schema {max(unknown)} is of a newer Strop", where=where, fix=fix)
+    return [one for one in migrations() if one.number not in done]

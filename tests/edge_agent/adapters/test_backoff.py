@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The link's pauses: only a connection that lasted forgives them (pain 11)."""
 
-from edge_agent.adapters.mqtt import STABLE_S, Link, Listener, Whose, full_jitter
+from edge_agent.adapters.mqtt import SPREAD_S, STABLE_S, Link, Listener, Whose, full_jitter
 
 
 class Scripted(Link):
@@ -28,5 +28,5 @@ def test_a_broker_that_takes_and_drops_us_does_not_reset_the_back_off() -> None:
     link._run()
     ceilings = [full_jitter(attempt, 1.0) for attempt in range(12)]
     assert link.pauses[:4] == ceilings[:4], "half a minute online is no end of the trouble"
-    assert link.pauses[4:6] == [ceilings[0], ceilings[0]], "a minute is"
+    assert link.pauses[4:6] == [SPREAD_S, ceilings[0]], "a minute is, and then the fleet comes back spread"
     assert link.pauses[6:] == [*ceilings[1:], 300.0], "up to the cap, for ever"

@@ -106,7 +106,7 @@ def test_the_unit_keeps_its_promises() -> None:
     assert {key: found[key] for key in PROMISES} == {key: [value] for key, value in PROMISES.items()}
     assert int(found["WatchdogSec"][0]) > 0
     assert int(found["StartLimitBurst"][0]) * int(found["RestartSec"][0]) < int(found["StartLimitIntervalSec"][0])
-    assert found["ExecStart"][0].endswith("-m edge_agent --data /var/lib/strop --quiet")
+    assert found["ExecStart"][0].endswith("-P -m edge_agent.launcher --data /var/lib/strop --quiet")
 
 
 def test_the_unit_leaves_litert_its_look_at_the_processor() -> None:

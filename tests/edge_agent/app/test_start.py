@@ -55,6 +55,22 @@ def test_the_control_process_stays_below_30_mib(bench, tmp_path: Path, monkeypat
     assert rss_kb <= 30 * 1024, f"{rss_kb} KiB"
 
 
+def test_what_paho_does_not_need_here_stays_unloaded() -> None:
+    program = (
+        "from edge_agent.lean import postpone; postpone('urllib.request'); import sys, edge_agent.app; "
+        "print('tempfile' in sys.modules); import urllib.request as r; print(r.getproxies.__name__[:10])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-S", "-c", program], env=_bare(), capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == ["False", "getproxies"]
+
+
+def _bare() -> dict[str, str]:
+    packages = Path(metadata.distribution("paho-mqtt").locate_file(""))
+    return {**os.environ, "PYTHONPATH": f"{HOME}{os.pathsep}{packages}"}
+
+
 WRONG = {
     "no words": ([], 2, "error: --data is missing; usage: python -m edge_agent --data DIR"),
     "unknown word": (["--dota", "x"], 2, "error: unknown word '--dota'"),

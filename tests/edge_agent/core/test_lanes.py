@@ -35,7 +35,7 @@ def test_both_models_run_side_by_side_and_are_reported() -> None:
     reported = device.server.reported
     assert reported is not None
     assert {name: state.running for name, state in reported.models.items()} == {"digits": OLD, "faces": FACES}
-    assert reported.features == ("job-per-model",)
+    assert reported.features == ("job-per-model", "shadow-trial")
     assert reported.models["faces"].unrecognized["source"] == "other"
     bundles = {body["bundle"] for body in device.server.bodies("result")}
     assert bundles == {OLD, FACES}

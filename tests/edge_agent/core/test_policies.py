@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.core.events import Conditions, Instant, Sample
-from edge_agent.core.maintenance import DAYS, next_open, parse_window
 from edge_agent.core.policy import gate, pace
 from edge_agent.core.settings import Settings
 from edge_contract.canonical import as_float
 from edge_contract.errors import ContractError
+from edge_contract.maintenance import DAYS, next_open, parse_window
 from edge_contract.states import Phase
 from tests.support import device_sim
 from tests.support.device_sim import NEW, OLD, Device

@@ -4,6 +4,7 @@
 import base64
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from edge_agent.core.effects import Note
 from edge_agent.core.events import Instant, Sample
 from edge_agent.core.telemetry import Meter, Totals, Windows, close, median_us, observe
 from edge_agent.core.twin import Settings
+from edge_contract import latency
 from edge_contract.counts import Counters, latency_bucket
 from edge_contract.summary import Flag, decode, short_hash
 
@@ -119,6 +121,19 @@ def test_the_heartbeat_counts_since_the_last_one() -> None:
     meter, body = meter.beat(sample(5, epoch=2), at(30))
     assert body["n"] == 5
     assert "n" not in meter.beat(Sample(), at(40))[1]
+
+
+def test_the_heartbeats_quantiles_are_those_of_the_fine_histogram_since_the_last_beat() -> None:
+    slow, fast = [0] * latency.BUCKETS, [0] * latency.BUCKETS
+    slow[latency.bucket_of(9000.0)] = 100
+    fast[latency.bucket_of(500.0)] = 40
+    both = tuple(map(sum, zip(slow, fast, strict=True)))
+    meter, body = Meter().beat(replace(sample(100), times=tuple(slow)), at(10))
+    assert body["p95_us"] == pytest.approx(9000, rel=0.05)
+    meter, body = meter.beat(replace(sample(140), times=both), at(20))
+    assert (body["p50_us"], body["p95_us"]) == (pytest.approx(500, rel=0.05), pytest.approx(500, rel=0.05))
+    _, body = meter.beat(sample(160), at(30))
+    assert 700 <= body["p50_us"] <= 1300, "an older runner has the coarse histogram alone"
 
 
 def test_a_median_needs_enough_answers_of_that_bundle() -> None:

@@ -113,7 +113,7 @@ class Judge:
         assert known >= ended, f"order j{ended} was told to have ended; the journal knows j{known}"
         if finished is not None and known == ended:
             assert finished.report.status.value == self.claims.ended[finished.job_id]
-        allowed = {self._good(known)}
+        allowed = {self._good(known, found)}
         if execution is not None:
             assert int(execution.job.job_id[1:]) == known + 1
             allowed.add(execution.job.bundle)
@@ -121,7 +121,8 @@ class Judge:
         if "SUCCEEDED" in self.claims.ended.values() or self.story.installed:
             assert found.slots.factory, "there is no factory model"
 
-    def _good(self, ended: int) -> str:
+    def _good(self, ended: int, _found: Found) -> str:
+        """Return the bundle that must be active after so many orders."""
         version = self.story.good(ended)
         return self.manifests[version].bundle_id if version else ""
 

@@ -14,7 +14,7 @@ from edge_agent.adapters.slots import POINTERS, SlotStore
 from edge_agent.adapters.store import OutboxStore
 from edge_contract.manifest import Manifest
 from tests.edge_agent.crash import shim
-from tests.edge_agent.crash.outside import MODEL, is_whole
+from tests.edge_agent.crash.outside import MODEL, is_whole, order_id
 from tests.edge_agent.crash.rig import rows_of
 
 HOME = Path(__file__).resolve().parents[3]
@@ -136,7 +136,7 @@ class Lives:
 def check_disk(data: Path, manifests: dict[str, Manifest], story: Story, claims: Claims) -> None:
     """After the last life: the right model, whole, and a result that fits for each order."""
     ends = ["FAILED" if version.startswith("bad") else "SUCCEEDED" for version in story.orders]
-    assert claims.ended == {f"j{i}": end for i, end in enumerate(ends, 1)}, claims.reasons
+    assert claims.ended == {order_id(i): end for i, end in enumerate(ends, 1)}, claims.reasons
     slots = SlotStore(data / "models").read(MODEL)
     good = story.good(len(story.orders))
     assert slots.active == (manifests[good].bundle_id if good else "")

@@ -52,10 +52,15 @@ def write_bundle(folder: Path, version: str) -> Manifest:
     return manifest
 
 
+def order_id(number: int) -> str:
+    """Return the n-th order's name: their text sorts as they come."""
+    return f"j{number:04}"
+
+
 def order(number: int, manifest: Manifest) -> JobDocument:
     """Return the n-th order."""
     short = Probation(inferences=20, timeout_s=60.0)
-    found: JobDocument = device_sim.job(f"j{number}", manifest.bundle_id, version=manifest.version, probation=short)
+    found: JobDocument = device_sim.job(order_id(number), manifest.bundle_id, version=manifest.version, probation=short)
     return found
 
 

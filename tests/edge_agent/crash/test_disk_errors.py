@@ -17,7 +17,7 @@ from edge_contract.errors import StoreError
 from tests.edge_agent.crash import shim
 from tests.edge_agent.crash.conftest import Ground
 from tests.edge_agent.crash.lives import Claims, Story, check_rows_and_journal
-from tests.edge_agent.crash.outside import MODEL, is_whole
+from tests.edge_agent.crash.outside import MODEL, is_whole, order_id
 from tests.edge_agent.crash.test_kills import count
 
 AGAIN = Story("1", ("2", "2"))
@@ -47,8 +47,8 @@ def fail(ground: Ground, story: Story, first: int, last: int, error: int) -> Cla
         code, _ = ground.lives.live(data, story, claims, boot=2)
         assert code == 0, claims.error
     assert check_pointers(data) == new
-    assert claims.ended["j2"] == "SUCCEEDED", claims.reasons
-    assert claims.ended["j1"] == "SUCCEEDED" or all(claims.reasons[:1]), "it failed and did not say why"
+    assert claims.ended[order_id(2)] == "SUCCEEDED", claims.reasons
+    assert claims.ended[order_id(1)] == "SUCCEEDED" or all(claims.reasons[:1]), "it failed and did not say why"
     check_rows_and_journal(data, claims)
     return claims
 

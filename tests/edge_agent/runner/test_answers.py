@@ -10,8 +10,9 @@ from edge_agent.runner.answers import Detections, Inference, Values, agree, fact
 from edge_agent.runner.postprocess import decide, scores, sigmoid
 
 
-def inference(cls, **changes):
-    return Inference(cls, 0.75, np.zeros(3, np.float32), None, {}, 12.5)._replace(**changes)
+def inference(cls, confidence=0.75, threshold=0.0):
+    reals = {"logits": lambda codes: codes.astype(np.float32)}
+    return Inference((cls, confidence), {"logits": np.zeros(3, np.int8)}, reals, 12.5, threshold)
 
 
 def detections(*boxes, classes=None):
@@ -62,7 +63,7 @@ def test_every_answer_has_a_class_and_a_confidence():
 def test_answers_in_words():
     labels = ("cat", "dog", "eel")
     assert facts(inference(1), labels) == {"class": 1, "label": "dog", "confidence": 0.75, "latency_us": 12.5}
-    assert facts(inference(1, is_sure=False), labels)["is_sure"] is False
+    assert facts(inference(1, threshold=0.8), labels)["is_sure"] is False
     (box,) = facts(detections(B, classes=[2]), labels)["boxes"]
     assert (box["class"], box["label"]) == (2, "eel")
     assert facts(detections(B, classes=[7]), labels)["boxes"][0]["label"] == "7"

@@ -136,6 +136,20 @@ def test_a_young_file_waits_until_it_is_whole(tmp_path, read):
     assert time.monotonic() - begun >= 0.25
 
 
+@pytest.mark.parametrize("after", ["keep", "delete"])
+def test_a_clock_that_jumps_by_hours_hides_no_file(after, tmp_path, read):
+    """Back: what was written before lies in the future, and what is written now is older than what was taken."""
+    reader = read("belt", kind="folder", path=str(tmp_path), poll_s=0.02, settle_s=0.05, existing=True, after=after)
+    for name, hours in (("now", 0), ("future", 9), ("past", -9), ("long ago", -24 * 3650), ("now again", 0)):
+        hidden = tmp_path / f".{name}.npy"
+        np.save(hidden, RAW[0])
+        when = time.time() + 3600 * hours
+        os.utime(hidden, (when, when))
+        hidden.rename(tmp_path / f"{name}.npy")
+        assert reader.next().ref == f"belt:{name}.npy"
+    assert not reader.woken.acquire(timeout=0.2), "each file once"
+
+
 def test_a_pipe_goes_on_with_its_next_writer(tmp_path, read):
     path = tmp_path / "frames"
     os.mkfifo(path)

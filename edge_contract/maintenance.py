@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maintenance windows: a few spans of the week in which a new model may be switched on.
+"""Maintenance windows: a few spans of the week in which a new model may be sent out or switched on.
 
 A span belongs to the day on which it opens, and may pass midnight. The clock's offset from UTC comes in with each
 question, so a change to summer time moves the windows with the people.

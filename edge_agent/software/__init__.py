@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Updates of the agent's own software; see ``docs/software-update.md``."""
