@@ -57,7 +57,7 @@ def rollout_facts(rollout: Facts) -> Facts:
 
 def tried(stage: Stage, bundle: str) -> list[str]:
     """Return the devices that were ever ordered to install a bundle."""
-    orders = [r for r in stage.call("GET", "rollouts") if r["bundle"] == bundle]
+    orders = [stage.call("GET", f"rollouts/{r['id']}") for r in stage.call("GET", "rollouts") if r["bundle"] == bundle]
     waiting = (Phase.QUEUED.value, "")
     return sorted({e["device"] for r in orders for e in r["executions"] if e["phase"] not in waiting})
 

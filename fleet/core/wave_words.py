@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from edge_contract.errors import UsageError
+from edge_contract.topics import is_name
 
 __all__ = ["read_waves", "wave_of"]
 
@@ -14,7 +15,7 @@ _FORM: Final = re.compile(
     r"(?:\s*\bwhere\s+(?P<query>.+))?",
     re.DOTALL,
 )
-_FIX: Final = "write 1, 10%, rest, names with commas, or 'where' and a query"
+_FIX: Final = "write 1, 50%, rest, names with commas, or 'where' and a query"
 
 
 def wave_of(text: str) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def wave_of(text: str) -> dict[str, Any]:
     found = _FORM.fullmatch(line)
     if found is None or not line:
         names = [name.strip() for name in line.split(",")]
-        if not all(names) or any(" " in name for name in names):
+        if not all(map(is_name, names)):
             raise UsageError(f"{line[:60]!r} is not a wave", fix=_FIX)
         return {"devices": names}
     wave: dict[str, Any] = {}

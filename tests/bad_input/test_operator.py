@@ -17,7 +17,7 @@ WRONG = {
     "wave of too many": (1, (*START, "compass", "1.0.0", "--wave", "150%"), "150"),
     "wave of none": (1, (*START, "compass", "1.0.0", "--wave", "0"), "0"),
     "wave of a stranger": (1, (*START, "compass", "1.0.0", "--wave", "pi-99"), "pi-99"),
-    "wave with a gap": (1, (*START, "compass", "1.0.0", "--wave", "pi-01,"), ""),
+    "wave with a gap": (2, (*START, "compass", "1.0.0", "--wave", "pi-01,"), "'pi-01,' is not a wave"),
     "probation no JSON": (2, (*START, "compass", "1.0.0", "--probation", "{"), "--probation: not JSON"),
     "probation unknown": (1, (*START, "compass", "1.0.0", "--probation", '{"inference": 3}'), "inference"),
     "probation no object": (1, (*START, "compass", "1.0.0", "--probation", "[]"), "probation"),

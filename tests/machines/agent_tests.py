@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent's own tests on emulated ARM64, Python 3.11 and 3.13 side by side: ``python -m tests.machines.agent_tests``.
 
-What needs a broker, a browser, torch or a compiler for ARM64 is left out, with the reason beside it. ``--few`` runs the
-share that stands in ``make test``.
+What needs torch, SciPy, Pillow or a compiler for ARM64 is left out, with the reason beside it. ``--few`` runs the share
+that stands in ``make test``.
 """
 
 import argparse
@@ -35,7 +35,7 @@ FEW = (
     "tests/edge_agent/test_lanes_config.py",
 )
 LEFT_OUT: dict[str, str] = {
-    "tests/edge_agent/runner/test_tasks.py": "SciPy",
+    "tests/edge_agent/runner/test_tasks.py": "scikit-image",
     "tests/edge_agent/runner/test_audio.py": "SciPy",
     "tests/edge_agent/runner/test_resample.py": "Pillow",
     "tests/edge_agent/runner/test_observe.py": "mlxtend",
@@ -47,8 +47,7 @@ LEFT_OUT: dict[str, str] = {
     "tests/edge_agent/serve/test_endpoint.py::test_plain_bytes_npy_and_pictures_mean_the_same": "Pillow",
     "tests/edge_agent/serve/test_endpoint.py::test_other_bodies_are_415_and_broken_ones_400": "Pillow",
     "tests/trust/test_cut_off.py": "the fleet server",
-    "tests/trust/test_keys_cli.py": "the operator's commands",
-    "tests/trust/test_helper.py::test_an_interpreter_without_the_agent_extra_names_the_install_line": "site-packages",
+    "tests/trust/test_helper.py::test_an_interpreter_without_the_agent_extra_names_the_install_line": "a bare Python",
     "tests/edge_agent/delta/test_apply.py::test_twenty_megabytes_are_patched_in_sixty_four": "QEMU's own memory",
 }
 """A file or a test → what it needs and an emulated Python has not."""

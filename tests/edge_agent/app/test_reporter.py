@@ -124,10 +124,10 @@ def test_a_lost_connection_is_the_answer(tmp_path: Path) -> None:
 
 
 _IMPATIENT = """
-import sys, pathlib, edge_agent.app as app
+import sys, pathlib, edge_agent.app as app, edge_agent.process as process
 Echo = app.Echo
 app.Echo = lambda: Echo(0.4)
-app.run(pathlib.Path(sys.argv[1]), is_quiet=True)
+process.run(pathlib.Path(sys.argv[1]), is_quiet=True)
 """
 
 

@@ -34,7 +34,7 @@ def test_an_agent_updates_itself_and_goes_on(ground: Ground, built: Path) -> Non
     ground.have_environment(built)
     service = ground.start()
     assert ground.peer.running() == ""
-    ground.order(timeout_s=4.0)
+    ground.order(timeout_s=30.0)
     assert end(ground) == "SUCCEEDED: "
     assert ground.peer.births[-1].agent_version == "0.2.0"
     assert service.codes == []  # one process all the time: it became the launcher, and that the new release
@@ -53,7 +53,9 @@ def test_a_release_that_dies_is_left_for_the_installed_one_and_the_server_hears_
     assert end(ground) == "FAILED: the new release was given up: 3 starts without a sign of health"
     assert service.codes == [3, 3, 3]
     until(lambda: not launch.venv_of(ground.data, ground.bundle).exists(), "the bad release is deleted")
-    assert [row["model"] for row in ground.peer.of("alarm") if row["kind"] == "rolled_back"] == [SOFTWARE]
+    told = lambda: [row["model"] for row in ground.peer.of("alarm") if row["kind"] == "rolled_back"]  # noqa: E731
+    until(told, "the alarm")
+    assert told() == [SOFTWARE]
     assert [path.is_symlink() for path in (ground.data / "models").glob("*/active")] == [True]
 
 
