@@ -108,7 +108,7 @@ class RunnerProcess:
             while line := stream.readline(MAX_LINE):
                 try:
                     words = json.loads(line, parse_constant=_no_nan)
-                except ValueError:
+                except (ValueError, RecursionError):
                     words = {"event": "log", "reason": f"not JSON: {line[:200]!r}"}
                 if isinstance(words, dict):
                     self._said(words)

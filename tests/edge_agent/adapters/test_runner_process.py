@@ -32,6 +32,7 @@ import sys
 print("not json", flush=True)
 print('{"event": "results", "rows": [["a", 1, NaN]]}', flush=True)
 print("[1]", flush=True)
+print("[" * 300000, flush=True)
 sys.stderr.write("x" * 100000)
 """
 
@@ -76,7 +77,7 @@ def test_nonsense_becomes_a_remark_and_the_log_stays_small(tmp_path: Path, monke
     heard = Heard(tmp_path, NOISY)
     assert heard.ended.get(timeout=30) == 0
     words = [heard.said.get() for _ in range(heard.said.qsize())]
-    assert [w["event"] for w in words] == ["log", "log"], "neither plain text nor NaN is an event"
+    assert [w["event"] for w in words] == ["log"] * 3, "neither plain text, nor NaN, nor endless nesting is an event"
     log = tmp_path / "logs" / "runner.log"
     assert log.stat().st_size == 100_000
     heard.process.watch(0.0)
