@@ -3,6 +3,7 @@
 # make test        everything: environments, checks, all tests
 # make test-fast   the tests without real process stories, browser and slow ones
 # make story       only the story on real processes
+# make test-long   minutes on real processes: an agent that updates itself, whole
 # make test-old-runtimes  our files on tflite-runtime 2.7 to 2.13
 # make test-arm64  the agent's tests on emulated ARM64, Python 3.11 and 3.13 (minutes)
 # make crash-long  thousands of kills of the agent, and of states that a power cut may leave
@@ -39,7 +40,7 @@ STAMP := .venv/.strop-$(FACTS)
 STAMP_TFLITE := .venv-tflite/.strop-$(FACTS)
 PY := .venv/bin/python
 
-.PHONY: help demo test test-fast test-old-runtimes test-ray test-arm64 crash-long power-cuts soak api-fuzz fuzz delta tuf-conformance peers trainings \
+.PHONY: help demo test test-fast test-long test-old-runtimes test-ray test-arm64 crash-long power-cuts soak api-fuzz fuzz delta tuf-conformance peers trainings \
   story check format venv models machines system docs freeze clean
 
 help:
@@ -60,9 +61,12 @@ test: check models machines
 	wait $$told; story=$$?; cat .story.log; exit $$((others | story))
 
 FAST := not story and not browser and not slow and not machines
-HEAVY := old_runtimes or fuzz or peers or ray or crash_long
+HEAVY := old_runtimes or fuzz or peers or ray or crash_long or long
 test-fast: venv
 	$(SHARED) -m "$(FAST) and not ($(HEAVY))"
+
+test-long: venv
+	$(PY) -m pytest -q -m long
 
 test-old-runtimes: venv
 	$(PY) -m tests.machines.old_runtimes

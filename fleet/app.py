@@ -217,6 +217,10 @@ class FleetServer:
     def _heard(self, name: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 - paho's thread calls it
         self._ingest.hear(name, payload, retained)
 
+    def _hears(self) -> bool:
+        """Both connections to the broker stand: of orders and reports, and of telemetry."""
+        return self._link.is_connected and (self._feed.is_connected or not self._config.ingest)
+
     def _paused(self) -> None:
         self._ingest.flush()
 
@@ -239,7 +243,7 @@ class FleetServer:
         """Return the three listeners with their sockets."""
         operations = self.operations
         token = credentials.operator_token(self._data)
-        site = Site.of(self._config, self._data, token, lambda: self._link.is_connected, self._endpoints().enrol)
+        site = Site.of(self._config, self._data, token, self._hears, self._endpoints().enrol)
         operator = operator_app(operations, site)
         device_tls: dict[str, Any] = {
             "ssl_ca_certs": str(self._data / "ca" / "ca.crt"),

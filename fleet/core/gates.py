@@ -253,8 +253,9 @@ def _crashes(
     is_worse = evidence > 1 / (_CRASH_SHARE * limits.alpha)
     versus = f"{other} of {len(theirs)} control devices" if theirs else f"{other} of the same devices before"
     words = f"the runner crashed on {crashed} of {len(treated)} updated devices, and on {versus}"
-    rate = crashed / mine_s * 86_400
-    return Finding("crashes", "fail" if is_worse else "pass", rate, 0.0, math.inf, len(treated), len(theirs), words)
+    share = crashed / len(treated) - other / len(theirs or treated)
+    decision: Decision = "fail" if is_worse else "pass"
+    return Finding("crashes", decision, share, -math.inf, math.inf, len(treated), len(theirs), words)
 
 
 def _disagreement(treated: Sequence[DeviceEvidence], limits: GateLimits) -> Finding | None:

@@ -186,7 +186,7 @@ def test_a_broker_that_dies_is_started_again_and_knows_what_it_must(new_server, 
     device.connect()
     assert device.order().job_id == job.job_id
     batch = device.rows("event", [{"kind": "hello"}])
-    device.say("tm/event", encode_batch(batch))
+    device.say("tm/event", encode_batch(batch))  # the server is ready, so it hears telemetry, too
     assert TelemetryAck.from_bytes(device.wait("tm/ack")).up_to_seq == 1
     device.close()
 

@@ -155,7 +155,7 @@ class World:
         assert sum(len(rows) for rows in self.device.disk.rows.values()) < 40
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(BEHAVIOURS, BEHAVIOURS, st.lists(ACTIONS, min_size=3, max_size=14))
 def test_any_order_of_events_with_crashes_ends_with_one_proven_model(new, newer, actions) -> None:
     world = World(new, newer)
@@ -165,7 +165,7 @@ def test_any_order_of_events_with_crashes_ends_with_one_proven_model(new, newer,
     world.check_end()
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(BEHAVIOURS, BEHAVIOURS, st.lists(ACTIONS, min_size=3, max_size=14))
 def test_the_same_holds_for_each_of_two_models(new, newer, actions) -> None:
     world = World(new, newer, FACES)

@@ -28,7 +28,7 @@ def has_mosquitto() -> bool:
 
 
 pytestmark = [
-    pytest.mark.story,
+    pytest.mark.long,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not has_mosquitto(), reason="no mosquitto: apt-get install mosquitto"),
 ]
