@@ -64,7 +64,7 @@ def test_test_builds_checks_and_runs_everything_in_this_order():
 def test_what_ci_calls_is_make_test_and_says_that_it_is_ci():
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
-    assert re.search(r"^CI=true exec make .*\btest$", script.read_text("utf-8"), re.MULTILINE)
+    assert "CI=true exec make test" in script.read_text("utf-8")
     subprocess.run(["sh", "-n", script], check=True)
 
 
