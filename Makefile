@@ -84,12 +84,13 @@ SECONDS ?= 120
 fuzz: venv
 	test -x $(FUZZ) || $(PYTHON) -m venv .venv-fuzz
 	.venv-fuzz/bin/pip install --quiet --constraint constraints.txt atheris==3.0.0 numpy hypothesis typer zstandard
-	mkdir -p .fuzz/tflite .fuzz/lying .fuzz/onnx .fuzz/delta
+	mkdir -p .fuzz/tflite .fuzz/lying .fuzz/onnx .fuzz/delta .fuzz/drift
 	$(FUZZ) fuzz/fuzz_tflite.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/tflite
 	$(FUZZ) fuzz/fuzz_tflite.py --lying -len_control=0 -max_len=2048 -max_total_time=$(SECONDS) -rss_limit_mb=1024 \
 	  -timeout=10 .fuzz/lying
 	$(FUZZ) fuzz/fuzz_onnx.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/onnx
 	$(FUZZ) fuzz/fuzz_delta.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/delta
+	$(FUZZ) fuzz/fuzz_drift.py -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 .fuzz/drift
 
 test-arm64: venv machines
 	nice -n 5 $(PY) -m tests.machines.agent_tests
@@ -102,7 +103,7 @@ power-cuts: venv
 crash-long: venv
 	STROP_CRASH_KILLS=5000 STROP_CRASH_DRAWS=200 $(PY) -m pytest -q -s -m crash_long --timeout=3600 tests/edge_agent/crash
 	STROP_SOFTWARE_STRIDE=1 $(PY) -m pytest -q -s -m crash_long --timeout=3600 tests/edge_agent/software
-	STROP_CRASH_KILLS=500 $(PY) -m pytest -q -s -m crash_long --timeout=7200 tests/fleet
+	STROP_CRASH_KILLS=500 $(PY) -m pytest -q -s -m crash_long --timeout=14400 tests/fleet/crash
 	$(MAKE) power-cuts
 
 soak: venv

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from compress.checks.cli import check
 from compress.search.cli import search
 from edge_contract.errors import StropError, UsageError
 
@@ -20,6 +21,7 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Distil, prune and quantize a model to a budget.")
 app.command()(search)
+app.command()(check)
 
 RecipeFile = Annotated[Path, typer.Argument(help="The recipe, a TOML file; its keys are in docs/recipe.md.")]
 Folder = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
@@ -59,9 +61,12 @@ def _report_tables(report: "CompressionReport") -> list[Any]:
         lines.append(tables.ladder_table(report.ladder))
     if report.test:
         lines.append(tables.model_table(report))
+    if report.new:
+        lines.append(tables.new_table(report))
     if report.change is not None:
         lines.append(f"{report.test[-1].name} against float on the test split: {report.change}")
     lines += [f"budget {line.name}: {line.value:g} of {line.limit:g}" for line in report.budget]
+    lines += tables.check_parts(report.checks)
     shown = report.notes if len(report.notes) <= FEW_NOTES else report.notes[:3]
     more = [f"{len(report.notes) - 3} more notes are in the report"] if len(shown) < len(report.notes) else []
     return [*lines, *(f"note: {note}" for note in shown), *more]

@@ -19,7 +19,7 @@ from compress.report_parts import pack
 from compress.sources import SealedSplit, load_model, tensors, with_answers
 from edge_contract import targets
 
-__all__ = ["Candidate", "candidate", "int8_logits", "plan_kb", "read_test"]
+__all__ = ["Candidate", "candidate", "int8_logits", "plan_kb", "read_agreement", "read_test"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def int8_logits(plan: QuantizationPlan) -> Logits:
 def read_test(
     recipe: Recipe, sealed: SealedSplit, candidates: Mapping[str, Candidate]
 ) -> tuple[tuple[ModelRow, ...], Difference | None]:
-    """Open the test split and return every candidate's row, and int8 against float, paired.
+    """Open the test split and return every candidate's row, and int8, which is the last one, against float, paired.
 
     A test split without labels (``metric = "agreement"``) is measured against the answers of the model that entered, or
     of the teacher; one with labels is measured by them.
@@ -74,10 +74,31 @@ def read_test(
         opened = with_answers(recipe, opened, judge)
     test = tensors(recipe, opened)
     hits = {name: evaluate.hits(one.logits, test.x, test.y) for name, one in candidates.items()}
-    rows = tuple(
-        ModelRow(name, evaluate.score(int(right.sum()), right.size), one.macs, one.parameters, one.size_kb, pack(right))
-        for (name, one), right in zip(candidates.items(), hits.values(), strict=True)
-    )
-    small = next((name for name in hits if name not in ("teacher", "float")), None)
-    change = None if small is None else evaluate.paired_difference(hits["float"], hits[small])
+    rows = tuple(_row(name, one, hits[name]) for name, one in candidates.items())
+    small = next(reversed(hits))
+    change = None if small in ("teacher", "float") else evaluate.paired_difference(hits["float"], hits[small])
     return rows, change
+
+
+def _row(name: str, one: Candidate, right: evaluate.Hits) -> ModelRow:
+    score = evaluate.score(int(right.sum()), right.size)
+    return ModelRow(name, score, one.macs, one.parameters, one.size_kb, pack(right))
+
+
+def read_agreement(
+    recipe: Recipe, sealed: SealedSplit | None, candidates: Mapping[str, Candidate]
+) -> tuple[ModelRow, ...]:
+    """Open the inputs without labels that no step saw, and return how often each model answers as the teacher does.
+
+    Without a teacher in the recipe the model that entered takes its place. Empty where no inputs were held out.
+
+    Raises:
+        DataError: They were read before.
+    """
+    if sealed is None:
+        return ()
+    x = tensors(recipe, sealed.open()).x
+    judge = candidates["teacher"].logits if "teacher" in candidates else load_model(recipe)
+    y = evaluate.predict(judge, x).argmax(1)
+    others = {name: one for name, one in candidates.items() if name != "teacher"}
+    return tuple(_row(name, one, evaluate.hits(one.logits, x, y)) for name, one in others.items())

@@ -8,7 +8,16 @@ from typing import Final
 from compress.recipe_table import Table
 from edge_contract.errors import RecipeError
 
-__all__ = ["METRICS", "DataSource", "ModelSource", "check_named_files", "is_model_file", "read_data", "read_model"]
+__all__ = [
+    "METRICS",
+    "NPZ",
+    "DataSource",
+    "ModelSource",
+    "check_named_files",
+    "is_model_file",
+    "read_data",
+    "read_model",
+]
 
 METRICS: Final = ("top1", "agreement")
 NPZ: Final = ".npz"
@@ -62,7 +71,10 @@ class DataSource:
         features: CSV: columns of the input, in order; empty takes all others.
         shape: CSV: of one input, such as [28, 28]; empty for a series, whose shape the preprocessing knows.
         unlabelled: Further inputs for ``distill`` steps: ``module:callable`` that returns an array, an ``.npz`` file
-            with an array ``x``, or a folder of images; empty has none.
+            with an array ``x``, what ``strop fleet capture export`` wrote, or a folder of images or of captured
+            inputs; empty has none.
+        unlabelled_share: Of these in every training with the teacher; 0 takes all inputs once.
+        unlabelled_test: Share of these that no step sees: the result's agreement with the teacher is read there.
     """
 
     source: str
@@ -73,6 +85,8 @@ class DataSource:
     features: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
     unlabelled: str = ""
+    unlabelled_share: float = 0.0
+    unlabelled_test: float = 0.2
 
     def is_file(self) -> bool:
         """True for ``.npz`` and ``.csv``."""
@@ -141,8 +155,13 @@ def read_data(table: Table, folder: Path) -> DataSource:
         table.texts("features"),
         _shape(table),
         _inputs(table, "unlabelled", table.text("unlabelled", ""), folder, (NPZ,)),
+        table.number("unlabelled_share", 0.0, high=0.95),
+        table.number("unlabelled_test", 0.2, high=0.9),
     )
     table.done()
+    for key in ("unlabelled_share", "unlabelled_test"):
+        if key in table and not data.unlabelled:
+            raise table.refuse(key, "there are no inputs without labels", "add unlabelled = …, or remove it")
     if not source.endswith(CSV):
         for key in ("label", "group", "features", "shape"):
             if key in table:

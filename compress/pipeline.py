@@ -2,16 +2,19 @@
 """Runs a recipe: every step measured on validation, budgets judged there, the test split read once at the end."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from torch import nn
 
 from compress import budget, report_files, sources
+from compress.checks import examine, runs
 from compress.compressed import CompressedModel
-from compress.final import candidate, read_test
+from compress.final import Candidate, candidate, read_agreement, read_test
 from compress.listener import Listener, Silent
 from compress.processes import here
 from compress.recipe import Recipe
@@ -35,6 +38,7 @@ def run(
     teacher_weights: Path | None = None,
     listener: Listener | None = None,
     stopwatch: Stopwatch | None = None,
+    beside: Mapping[str, Candidate] = MappingProxyType({}),
 ) -> CompressedModel:
     """Run a recipe and return the compressed model.
 
@@ -44,6 +48,7 @@ def run(
         teacher_weights: In place of ``[model] teacher_weights``.
         listener: Is told about steps and epochs.
         stopwatch: Measures the latency that ``[budget] latency_ms`` judges.
+        beside: Further models that are read on the test split along with the result, by name.
 
     Raises:
         RecipeError: A name in the recipe leads nowhere.
@@ -55,7 +60,7 @@ def run(
         fix = "remove it, or name a stopwatch: --stopwatch strop.stopwatch:here times on this machine"
         raise RecipeError("key 'latency_ms': nothing measures latency here", where=recipe.where("budget"), fix=fix)
     with threads(recipe.threads):
-        return _run(recipe, work, teacher_weights, listener or Silent(), stopwatch)
+        return _run(recipe, work, teacher_weights, listener or Silent(), stopwatch, beside=beside)
 
 
 def rehearse(
@@ -79,7 +84,13 @@ def rehearse(
 
 
 def _run(
-    recipe: Recipe, work: Path, teacher_weights: Path | None, listener: Listener, stopwatch: Stopwatch | None
+    recipe: Recipe,
+    work: Path,
+    teacher_weights: Path | None,
+    listener: Listener,
+    stopwatch: Stopwatch | None,
+    *,
+    beside: Mapping[str, Candidate],
 ) -> CompressedModel:
     data, sealed = sources.load_answered(recipe, teacher_weights)
     state = _open(recipe, data, work, teacher_weights, listener)
@@ -91,7 +102,7 @@ def _run(
         if here().is_first:
             report_files.write(replace(draft, steps=tuple(state.done), budget=lines), work)
         raise
-    return _close(state, draft, floating, sealed, data)
+    return _close(state, draft, floating, sealed, data, beside=beside)
 
 
 def _worked(
@@ -121,17 +132,19 @@ def _open(recipe: Recipe, data: WorkingData, work: Path, teacher_weights: Path |
     labels = sources.labels_for(recipe, entering, train.x[:1], data.labels)
     sources.check_teacher(recipe, teacher, entering, train.x[:1])
     sources.check_kept(recipe, entering)
-    more = data.unlabelled
+    examine.prepare(recipe, data, labels)
+    share = recipe.data.unlabelled_share
+    more = None if data.unlabelled is None else sources.tensors(recipe, Split.unlabelled(data.unlabelled)).x
     shared = Shared(
         recipe,
         train,
-        sources.tensors(recipe, data.calibration),
+        sources.mixed(train, more, share),
+        sources.calibrated(sources.tensors(recipe, data.calibration), more, share),
         sources.tensors(recipe, data.validation),
         teacher,
         sources.load_augment(recipe),
         WorkFolder(work, recipe, given),
         listener,
-        None if more is None else sources.tensors(recipe, Split.unlabelled(more)).x,
         labels,
     )
     return RunState(shared, copy.deepcopy(entering))
@@ -162,11 +175,17 @@ def _draft(state: RunState, data: WorkingData) -> CompressionReport:
 
 
 def _close(
-    state: RunState, draft: CompressionReport, floating: nn.Module, sealed: SealedSplit, data: WorkingData
+    state: RunState,
+    draft: CompressionReport,
+    floating: nn.Module,
+    sealed: SealedSplit,
+    data: WorkingData,
+    *,
+    beside: Mapping[str, Candidate],
 ) -> CompressedModel:
     """Read the test split, once, and put everything together."""
     recipe, example = state.shared.recipe, state.shared.example
-    candidates = {"float": candidate(floating, example)}
+    candidates = {**beside, "float": candidate(floating, example)}
     if state.shared.teacher is not None:
         candidates = {"teacher": candidate(state.shared.teacher, example), **candidates}
     notes = (*sources.notes_of(floating), *data.notes)
@@ -174,17 +193,20 @@ def _close(
         name = "int8" if state.plan is not None else state.form
         candidates[name] = replace(candidates["float"], logits=state.logits, size_kb=state.size_kb)
         notes = tuple(dict.fromkeys((*notes, *(() if state.plan is None else state.plan.notes))))
+    checks = examine.examine(runs.under_way(state, data, sealed))
     rows, change = read_test(recipe, sealed, candidates)
+    new = read_agreement(recipe, sealed.unlabelled, candidates)
     seconds = sum(step.seconds for step in draft.steps)
     metric = "top1" if sealed.is_labelled else recipe.data.metric
-    final = replace(draft, test=rows, change=change, seconds=seconds, notes=notes, test_metric=metric)
+    notes = (*notes, *runs.notes_of(checks))
+    final = replace(draft, test=rows, change=change, seconds=seconds, notes=notes, test_metric=metric, new=new)
     return CompressedModel(
         recipe.name,
         floating,
         state.plan,
         recipe.preprocess,
         state.shared.labels,
-        final,
+        replace(final, checks=checks),
         recipe.text,
         tuple(int(size) for size in example.shape[1:]),
         recipe.path,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.checks.asked import ALWAYS, Check, read_checks
+from compress.checks.perturb import kind_of
 from compress.named_sources import DataSource, ModelSource, check_named_files, read_data, read_model
 from compress.recipe_table import Table
 from compress.search.space import Search, read_search
@@ -48,8 +50,9 @@ class Recipe:
         threads: PyTorch's threads; 0 takes its default.
         model, data, preprocess, steps, budget: As in the file.
         search: What ``strop compress search`` varies; None without a ``[search]`` table.
+        checks: What the result is examined for before it ships; a few are asked of every run.
         text: The file, verbatim.
-        path: Where it was read; relative paths in it start from its folder.
+        path: Where it was read; relative paths in it start from its folder. ``beside`` names another folder for that.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Recipe:
     text: str
     path: Path
     search: Search | None = None
+    checks: tuple[Check, ...] = ALWAYS
 
     @property
     def digest(self) -> str:
@@ -117,6 +121,8 @@ def parse(text: str, path: Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"not TOML: {error}", where=path.name, fix="correct that line") from error
     top = Table(document, path.name)
+    path = _placed(top, path)
+    preprocess = _preprocess(top.raw("preprocess", {}), f"{path.name} [preprocess]")
     recipe = Recipe(
         top.text("name"),
         top.text("target", "generic-x86", among=targets.names()),
@@ -124,17 +130,26 @@ def parse(text: str, path: Path) -> Recipe:
         top.integer("threads", 0),
         read_model(top.table("model", where=f"{path.name} [model]")),
         read_data(top.table("data", where=f"{path.name} [data]"), path.parent),
-        _preprocess(top.raw("preprocess", {}), f"{path.name} [preprocess]"),
+        preprocess,
         _steps(top.raw("step", []), path.name),
         _budget(top.table("budget", {}, where=f"{path.name} [budget]")),
         text,
         path,
         read_search(top.table("search", where=f"{path.name} [search]")) if "search" in top else None,
+        read_checks(top.raw("check", []), path.name, kind_of(preprocess)),
     )
     top.done()
     check_named_files(recipe.model, recipe.data, path)
     _check_order(recipe)
     return recipe
+
+
+def _placed(top: Table, path: Path) -> Path:
+    """Return where relative names start: beside the file, or in the folder that it names under ``beside``."""
+    folder = top.text("beside", "")
+    if folder and not (path.parent / folder).is_dir():
+        raise top.refuse("beside", f"no folder '{folder}'", "name the folder that holds the recipe's files and modules")
+    return path.parent / folder / path.name if folder else path
 
 
 def _preprocess(values: Any, where: str) -> Preprocessing:

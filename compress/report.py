@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from compress.checks.outcome import CheckResult, failed_of
 from compress.evaluate import Difference
 from compress.quantize.fidelity import Fidelity
 from compress.quantize.sensitivity import Sensitivity
@@ -35,7 +36,10 @@ class CompressionReport:
         seconds: Of the whole run, without interruptions.
         notes: Sentences worth reading, such as a small calibration split.
         trials: What a search tried on the way to this recipe.
+        new: How often each model answers as the teacher does on inputs without labels that no step saw; empty without.
         test_metric: Of the test split, which may have labels where the others have none; empty means ``metric``.
+        checks: What the recipe's checks found on the shipped model; empty in old reports, and where the budget was
+            missed.
     """
 
     name: str
@@ -54,6 +58,8 @@ class CompressionReport:
     notes: tuple[str, ...] = ()
     trials: tuple[Point, ...] = ()
     test_metric: str = ""
+    new: tuple[ModelRow, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
 
     @property
     def metric_word(self) -> str:
@@ -85,6 +91,11 @@ class CompressionReport:
         """True if every line of the budget is kept."""
         return all(line.is_kept for line in self.budget)
 
+    @property
+    def failed_checks(self) -> tuple[CheckResult, ...]:
+        """The checks that keep this model out of a bundle, unless they are waived."""
+        return failed_of(self.checks)
+
     def row(self, name: str) -> ModelRow | None:
         """Return the test row of a model, or None."""
         return next((row for row in self.test if row.name == name), None)
@@ -108,6 +119,8 @@ class CompressionReport:
             "notes": list(self.notes),
             "trials": [point.to_json() for point in self.trials],
             "test_metric": self.test_metric,
+            "new": [row.to_json() for row in self.new],
+            "checks": [check.to_json() for check in self.checks],
         }
 
     @classmethod
@@ -134,6 +147,8 @@ class CompressionReport:
                 notes=tuple(str(note) for note in document["notes"]),
                 trials=tuple(Point.from_json(point) for point in document.get("trials", ())),
                 test_metric=str(document.get("test_metric", "")),
+                checks=tuple(CheckResult.from_json(check) for check in document.get("checks", ())),
+                new=tuple(ModelRow.from_json(row) for row in document.get("new", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"damaged report: {type(error).__name__} {error}"

@@ -42,17 +42,20 @@ WIDTHS_OF = ("Conv", "Linear")
 
 @dataclass(frozen=True)
 class Shared:
-    """What every step of a run may use; there is no test split in it."""
+    """What every step of a run may use; there is no test split in it.
+
+    ``mixed`` is the training split with the inputs without labels in it, for whatever follows the teacher.
+    """
 
     recipe: Recipe
     train: Tensors
+    mixed: Tensors
     calibration: Tensors
     validation: Tensors
     teacher: nn.Module | None
     augment: Augment | None
     work: WorkFolder
     listener: Listener
-    unlabelled: Tensor | None = None
     labels: tuple[str, ...] = ()
 
     @property
@@ -127,19 +130,25 @@ class RunState:
     def _train(self, number: int, step: Train | Sparsify | Cluster) -> StepReport:
         started = time.perf_counter()
         self.shared.listener.begins(number, step.kind, step.training.epochs)
-        model, words = self.now.model, self._fit_words(number)
+        model, words, data = self.now.model, self._fit_words(number), self._data(step)
         if isinstance(step, Sparsify):
-            logs = sparsify.sparsify(step, model, self.shared.train, **words)
+            logs = sparsify.sparsify(step, model, data, **words)
             note = sparsify.described(model)
         elif isinstance(step, Cluster):
-            logs = cluster.cluster(step, model, self.shared.train, **words)
+            logs = cluster.cluster(step, model, data, **words)
             note = cluster.described(model)
         else:
-            more = self.shared.unlabelled if isinstance(step, Distill) else None
-            holding = self._holding(number)
-            logs = fit(step, model, self.shared.train, unlabelled=more, after_step=holding, **words)
+            logs = fit(step, model, data, after_step=self._holding(number), **words)
             note = f"{step.training.epochs} epochs"
         return self._finish(number, step, started, tuple(log.loss for log in logs), note)
+
+    def _data(self, step: Train | Sparsify | Cluster | Prune | Factorize) -> Tensors:
+        """Return what a step trains on: inputs without labels too, if it follows a teacher."""
+        shared = self.shared
+        follows = isinstance(step, Distill) or (
+            not isinstance(step, Train) and step.distill and shared.teacher is not None
+        )
+        return shared.mixed if follows else shared.train
 
     def _holding(self, number: int) -> AfterStep | None:
         """Return what keeps the zeros that an earlier step made."""
@@ -160,7 +169,7 @@ class RunState:
                 self.now = Progressed(self.now.model, (*self.now.edits, edit))
                 shared.work.keep(number, f"cut-{index}", self.now, {"losses": list(losses)})
             words = {**self._fit_words(number, index), "after_step": self._holding(number)}
-            logs = fine_tune(stage, self.now.model, shared.train, **words)
+            logs = fine_tune(stage, self.now.model, self._data(step), **words)
             losses = (*losses, *(log.loss for log in logs))
         note = self._widths()
         if isinstance(step, Factorize):
@@ -204,7 +213,7 @@ class RunState:
         shared = self.shared
         bench = Bench(
             self.now.model,
-            shared.train,
+            shared.mixed,
             shared.calibration,
             shared.validation,
             self._reference or 0.0,

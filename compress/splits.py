@@ -6,7 +6,7 @@ in a ``SealedSplit``, which only the final evaluation opens, once.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,10 +44,13 @@ class Split:
     Attributes:
         x: Raw inputs, uint8 or real: images [N,H,W] or [N,H,W,C], windows of a series [N,T,C], clips of sound [N,T].
         y: Class of each, int64 [N]; -1 for all of them if there are no labels (``unlabelled``).
+        metadata: Name → what is known of each sample beside its class, [N]: the site, the camera, the person. Nothing
+            is trained on it; checks take accuracy apart by it.
     """
 
     x: Raw
     y: Labels
+    metadata: Mapping[str, Raw] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -69,7 +72,18 @@ class Split:
 
     def take_first(self, count: int) -> "Split":
         """Return the first ``count`` samples."""
-        return Split(self.x[:count], self.y[:count])
+        return self.take(np.arange(min(count, len(self))))
+
+    def take(self, rows: Labels) -> "Split":
+        """Return the samples of some rows, with their metadata.
+
+        Example:
+            >>> split = Split(np.zeros((3, 2, 2)), np.array([0, 1, 2]), {"site": np.array(["a", "b", "b"])})
+            >>> split.take(np.array([2, 0])).metadata["site"].tolist()
+            ['b', 'a']
+        """
+        metadata = {name: column[rows] for name, column in self.metadata.items()}
+        return Split(self.x[rows], self.y[rows].astype(np.int64), metadata)
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,8 @@ class DataSplits:
 class SealedSplit:
     """The test split, closed until the final evaluation. ``openings`` counts; the second one is refused.
 
+    ``unlabelled`` is a second one beside it, of inputs without labels that no step sees; None if there are none.
+
     Example:
         >>> sealed = SealedSplit(Split(np.zeros((3, 2, 2), np.uint8), np.array([0, 1, 1])))
         >>> len(sealed), len(sealed.open()), sealed.openings
@@ -112,6 +128,7 @@ class SealedSplit:
 
     _split: Split = field(repr=False)
     openings: int = 0
+    unlabelled: "SealedSplit | None" = None
 
     def __len__(self) -> int:
         return len(self._split)
@@ -120,6 +137,10 @@ class SealedSplit:
     def is_labelled(self) -> bool:
         """False if it has no labels."""
         return self._split.is_labelled
+
+    def digests(self, of: Callable[[Raw], list[bytes]]) -> list[bytes]:
+        """Return a digest of each raw input, for the search for leaks; neither an input nor a label comes out."""
+        return of(self._split.x)
 
     def open(self) -> Split:
         """Return the split, the first time.
@@ -142,7 +163,8 @@ class WorkingData:
         labels: Names of the classes.
         digest: SHA-256 over all four splits, for the lineage.
         notes: What a person should know about the data.
-        unlabelled: Further raw inputs without labels, for training with a teacher; None if there are none.
+        unlabelled: Further raw inputs without labels, for training with a teacher and for calibration; None if there
+            are none.
     """
 
     train: Split
@@ -160,7 +182,12 @@ class WorkingData:
 
 
 def separate(
-    splits: DataSplits, *, where: str, needs_labels: bool = True, unlabelled: Raw | None = None
+    splits: DataSplits,
+    *,
+    where: str,
+    needs_labels: bool = True,
+    unlabelled: Raw | None = None,
+    held_out: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[WorkingData, SealedSplit]:
     """Check the four splits and return what steps may see, and the sealed test split.
 
@@ -169,6 +196,7 @@ def separate(
         where: For messages.
         needs_labels: False accepts splits without labels.
         unlabelled: Further inputs without labels, of the same shape as the splits'; none of them may stand in a split.
+        held_out: Which of these are sealed with the test split [M]; none by default.
 
     Raises:
         DataError: A split is empty, mislabelled, holds NaN, or shares an input with another one.
@@ -185,10 +213,14 @@ def separate(
     _check_apart(prints, where)
     names = splits.label_names
     digest, notes = _digest(splits, prints), _warnings(splits)
+    judges = None
     if unlabelled is not None:
         digest = _check_unlabelled(splits, prints, unlabelled, digest, f"{where} (unlabelled)")
+        if held_out is not None and held_out.any():
+            judges = SealedSplit(Split.unlabelled(unlabelled[held_out]))
+            unlabelled = unlabelled[~held_out]
     work = WorkingData(splits.train, splits.calibration, splits.validation, names, digest, notes, unlabelled)
-    return work, SealedSplit(splits.test)
+    return work, SealedSplit(splits.test, unlabelled=judges)
 
 
 def _check_unlabelled(splits: DataSplits, prints: Mapping[str, list[bytes]], x: Raw, digest: str, where: str) -> str:
@@ -213,6 +245,10 @@ def _check_form(split: Split, where: str) -> None:
     if split.x.ndim not in (2, 3, 4) or split.y.ndim != 1 or len(split.x) != len(split.y):
         what = f"inputs {list(split.x.shape)} and labels {list(split.y.shape)}"
         raise DataError(what, where=where, fix="give x [N,H,W], [N,H,W,C] or [N,T,C], and y [N]")
+    for name, column in split.metadata.items():
+        if column.shape != split.y.shape:
+            what = f"metadata '{name}' {list(column.shape)} for labels {list(split.y.shape)}"
+            raise DataError(what, where=where, fix="give one value for each sample")
     if not len(split):
         raise DataError("the split is empty", where=where, fix="give it at least one sample")
     if split.x.dtype.kind not in "uif" or split.y.dtype.kind not in "ui":
@@ -274,7 +310,13 @@ def sizes_of(count: int) -> dict[str, int]:
 
 
 def split_by_group(
-    x: Raw, y: Labels, groups: npt.NDArray[np.generic], *, seed: int, labels: tuple[str, ...] = ()
+    x: Raw,
+    y: Labels,
+    groups: npt.NDArray[np.generic],
+    *,
+    seed: int,
+    labels: tuple[str, ...] = (),
+    metadata: Mapping[str, Raw] | None = None,
 ) -> DataSplits:
     """Return a seeded random split in which no group (a person, a recording) stands in two parts.
 
@@ -286,6 +328,7 @@ def split_by_group(
         groups: Group of each, [N].
         seed: Decides the order.
         labels: Names of the classes.
+        metadata: Name → what else is known of each, [N].
 
     Raises:
         DataError: Fewer groups than splits.
@@ -306,7 +349,8 @@ def split_by_group(
         lacking = {name: _lack(wanted[name], [int(counts[g]) for g in placed[name]]) for name in NAMES}
         placed[max(NAMES, key=lacking.__getitem__)].append(int(group))
     rows = {name: np.flatnonzero(np.isin(groups, names[chosen])) for name, chosen in placed.items()}
-    parts = [Split(x[rows[name]], y[rows[name]].astype(np.int64)) for name in NAMES]
+    whole = Split(x, y, metadata or {})
+    parts = [whole.take(rows[name]) for name in NAMES]
     return DataSplits(parts[0], parts[1], parts[2], parts[3], labels)
 
 
@@ -316,7 +360,13 @@ def _lack(wanted: float, there: list[int]) -> float:
 
 
 def split_by_class(
-    x: Raw, y: Labels, sizes: Mapping[str, int], *, seed: int, labels: tuple[str, ...] = ()
+    x: Raw,
+    y: Labels,
+    sizes: Mapping[str, int],
+    *,
+    seed: int,
+    labels: tuple[str, ...] = (),
+    metadata: Mapping[str, Raw] | None = None,
 ) -> DataSplits:
     """Return a seeded random split in which every class has its share in each part.
 
@@ -326,6 +376,7 @@ def split_by_class(
         sizes: Samples of each split in ``NAMES``; together at most N.
         seed: Decides the shuffle.
         labels: Names of the classes.
+        metadata: Name → what else is known of each, [N].
 
     Raises:
         DataError: More samples are asked for than there are.
@@ -344,7 +395,8 @@ def split_by_class(
     edges = np.cumsum([sizes[name] for name in NAMES])
     shuffle = np.random.default_rng(seed + 1)
     parts = [shuffle.permutation(rows) for rows in np.split(order, edges)[: len(NAMES)]]
-    train, calibration, validation, test = (Split(x[rows], y[rows].astype(np.int64)) for rows in parts)
+    whole = Split(x, y, metadata or {})
+    train, calibration, validation, test = (whole.take(rows) for rows in parts)
     return DataSplits(train, calibration, validation, test, labels)
 
 

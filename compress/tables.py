@@ -2,24 +2,31 @@
 """Reports as tables for a terminal."""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from rich.table import Table
+from rich.text import Text
 
+from compress.checks.outcome import FAILED, CheckResult
 from compress.compare import Compared, ComparedLayer, ComparedStep
 from compress.dry_run import Estimate
 from compress.quantize.sensitivity import CHOICES, Sensitivity
 from compress.report import CompressionReport, Rung
 
 __all__ = [
+    "check_parts",
     "compared_layers_table",
     "compared_steps_table",
     "compared_table",
     "estimate_table",
     "ladder_table",
     "model_table",
+    "new_table",
     "sensitivity_table",
     "step_table",
 ]
+
+_NEW: Final = "none of which was trained on, calibrated or chosen by"
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
@@ -51,6 +58,14 @@ def model_table(report: CompressionReport) -> Table:
     )
     for row in report.test:
         table.add_row(row.name, str(row.score), f"{row.size_kb:.1f}", f"{row.macs / 1e3:.0f}", str(row.parameters))
+    return table
+
+
+def new_table(report: CompressionReport) -> Table:
+    """Return how often each model answers as the teacher does on inputs without labels that no step saw."""
+    table = _table(f"{report.name}: inputs without labels, {_NEW}", ("model",), ("agreement with the teacher [95 %]",))
+    for row in report.new:
+        table.add_row(row.name, str(row.score))
     return table
 
 
@@ -142,3 +157,16 @@ def sensitivity_table(sensitivity: Sensitivity) -> Table:
             cells += [f"{effect.kl:.1e}", f"{effect.sqnr_db:.1f}", points]
         table.add_row(layer.layer, layer.kind, str(layer.parameters), *cells)
     return table
+
+
+def check_parts(checks: Sequence[CheckResult]) -> list[Table | Text]:
+    """Return what the checks found, and below it each slice or split that failed; nothing where no check ran."""
+    if not checks:
+        return []
+    table = _table("checks, on the model as it ships", ("check", "kind"), ("found [95 %]", "asked", "verdict"))
+    for one in checks:
+        verdict = Text(one.verdict, style="" if one.passed else "bold red")
+        table.add_row(one.name, one.kind, one.figure_text, one.limit_text, verdict)
+    lines = [f"{one.name}: {one.words}" for one in checks if not one.passed]
+    rows = [f"  {row.name}: {row.words}" for one in checks for row in one.rows if row.verdict == FAILED]
+    return [table, *map(Text, (*lines, *rows))]  # brackets of intervals and names are no markup

@@ -110,6 +110,7 @@ class App:
             defaults=config.settings,
             outbox_bytes=config.outbox_bytes,
             commands=tuple(self.commands),
+            allows_captures=config.capture,
         )
 
     def _courier(self) -> Courier:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from edge_agent import lanes_config, storage_config
+from edge_agent import lanes_config, privacy_config, storage_config
 from edge_agent import toml_words as words
 from edge_agent import updates_config as updates
 from edge_agent.adapters.conditions import Watched
@@ -33,6 +33,7 @@ _TOP: Final = (
     "models",
     "capture",
     "storage",
+    "privacy",
 )
 _NETWORK: Final = ("broker", "device_url", "tls", "reconnect_max_s", "bandwidth_kbps")
 _OWN_SETTINGS: Final = ("source", "window_inferences", "window_s", "heartbeat_s", "outbox_bytes")
@@ -153,6 +154,7 @@ def _parse(document: Mapping[str, Any], endpoints: Mapping[str, Any], path: Path
     rules = words.table(document, "updates", path)
     limit = {"bandwidth_kbps": words.whole(network, "bandwidth_kbps", 0, 0, path)}
     settings = _settings(own, {**updates.rules(rules, path), **limit}, frozenset(sources), path)
+    settings = privacy_config.read(words.table(document, "privacy", path), settings, path)
     return AgentConfig(
         device=words.name(document, "device", "", path),
         tenant=words.name(document, "tenant", str(endpoints.get("tenant", "default")), path),
@@ -210,7 +212,7 @@ def skeleton(device: str, runtime: str, model: str = "", runner_python: str = ""
         "",
         "[settings]",
         '# source = "camera"             # one of the sources below',
-        "window_inferences = 200",
+        "window_inferences = 1000",
         "window_s = 3600",
         "heartbeat_s = 10",
         "outbox_bytes = 16777216",

@@ -21,17 +21,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from edge_contract.counts import MAX_SLOTS, Counters
-from edge_contract.errors import StoreError
+from edge_contract.counts import MAX_SLOTS, PLAIN, Counters
+from edge_contract.errors import StoreError, SummaryError
 from edge_contract.latency import BUCKETS
+from edge_contract.tasks import MAX_OUTPUTS, TASKS, Form
 
 __all__ = ["CounterFile", "Reading", "Tallies"]
 
 _MAGIC: Final = b"StropCn3"
+_OF_A_TASK: Final = b"StropCn4"
+"""Of a model that is no classifier, or that has sensors: what its counters hold stands behind the head."""
 _WITHOUT_TIMES: Final = b"StropCn2"
 _WITHOUT_TALLIES: Final = b"StropCn1"
 """What earlier runners wrote; a control process may meet one of them during its own update."""
 _HEAD: Final = struct.Struct("<8sQ32sI4x")  # magic, epoch, bundle id, class slots
+_FORM: Final = struct.Struct(f"<BBB{MAX_OUTPUTS}H5x")  # task, sensors, tables, and the size of each
 _COPY: Final = struct.Struct("<QI4x")  # generation, CRC-32 of generation and counters
 _ATTEMPTS: Final = 20
 
@@ -99,21 +103,24 @@ class CounterFile:
         self.path = path
         self._map: mmap.mmap | None = None
         self._slots = self._generation = 0
+        self._form = PLAIN
 
     @classmethod
-    def create(cls, path: Path, classes: int, bundle: str) -> "CounterFile":
+    def create(cls, path: Path, classes: int, bundle: str, form: Form = PLAIN) -> "CounterFile":
         """Start a new epoch: replace the file by one that has counted nothing.
 
         Args:
             path: The file; its folder must exist.
             classes: Classes of the model.
             bundle: The bundle's id, 64 hexadecimal digits, or empty when there is none.
+            form: What is counted beside classes.
 
         Raises:
             StoreError: The file cannot be made.
         """
-        zero = Counters.zero(classes)
-        size = _HEAD.size + 2 * _copy_size(zero.slots)
+        zero, magic = Counters.zero(classes, form), _MAGIC if form == PLAIN else _OF_A_TASK
+        head = _HEAD.size + _form_size(magic)
+        size = head + 2 * _copy_size(zero.slots, form)
         epoch = int.from_bytes(os.urandom(6), "little")  # never equal to the last one, even when that file is gone
         fresh = path.with_name(f"{path.name}.{epoch:012x}")
         file = cls(path)
@@ -121,8 +128,9 @@ class CounterFile:
             with fresh.open("w+b") as handle:
                 handle.truncate(size)
                 file._map = mmap.mmap(handle.fileno(), size)
-            file._map[: _HEAD.size] = _HEAD.pack(_MAGIC, epoch, bytes.fromhex(bundle or "00" * 32), zero.slots)
-            file._slots = zero.slots
+            file._map[: _HEAD.size] = _HEAD.pack(magic, epoch, bytes.fromhex(bundle or "00" * 32), zero.slots)
+            file._map[_HEAD.size : head] = _packed(form)[: _form_size(magic)]
+            file._slots, file._form = zero.slots, form
             file.write(zero)
             fresh.replace(path)
         except (OSError, ValueError, struct.error) as error:
@@ -142,14 +150,15 @@ class CounterFile:
         Raises:
             StoreError: The file was not made by ``create``, or has other class slots.
         """
-        if self._map is None or counters.slots != self._slots:
+        if self._map is None or counters.slots != self._slots or counters.form != self._form:
             fix = f"create it for {counters.slots} class slots"
             raise StoreError(f"the file takes {self._slots} class slots", where=str(self.path), fix=fix)
         generation = self._generation + 1
         numbers = [*counters.to_vector(), *tallies, *times]
         content = struct.pack(f"<{len(numbers)}q", *numbers)
         crc = zlib.crc32(content, zlib.crc32(generation.to_bytes(8, "little")))
-        at = _HEAD.size + generation % 2 * _copy_size(self._slots)
+        head = _HEAD.size + (0 if self._form == PLAIN else _FORM.size)
+        at = head + generation % 2 * _copy_size(self._slots, self._form)
         body = at + _COPY.size
         self._map[body : body + len(content)] = content
         self._map[at:body] = _COPY.pack(generation, crc)
@@ -181,6 +190,7 @@ class CounterFile:
 
 
 _BEHIND: Final = {
+    _OF_A_TASK: len(Tallies._fields) + BUCKETS,
     _MAGIC: len(Tallies._fields) + BUCKETS,
     _WITHOUT_TIMES: len(Tallies._fields),
     _WITHOUT_TALLIES: 0,
@@ -188,8 +198,32 @@ _BEHIND: Final = {
 """How many numbers stand behind the counters."""
 
 
-def _copy_size(slots: int, magic: bytes = _MAGIC) -> int:
-    return _COPY.size + 8 * (Counters.length(slots) + _BEHIND[magic])
+def _copy_size(slots: int, form: Form = PLAIN, magic: bytes = _MAGIC) -> int:
+    return _COPY.size + 8 * (Counters.length(slots, form) + _BEHIND[magic])
+
+
+def _form_size(magic: bytes) -> int:
+    return _FORM.size if magic == _OF_A_TASK else 0
+
+
+def _packed(form: Form) -> bytes:
+    sizes = (*form.tables, *[0] * (MAX_OUTPUTS - len(form.tables)))
+    return _FORM.pack(TASKS.index(form.task), form.sensors, len(form.tables), *sizes)
+
+
+def _read_form(magic: bytes, data: bytes) -> Form | None:
+    """Return what the counters hold; None where that cannot be."""
+    if magic != _OF_A_TASK:
+        return PLAIN
+    if len(data) < _HEAD.size + _FORM.size:
+        return None
+    task, sensors, count, *sizes = _FORM.unpack_from(data, _HEAD.size)
+    if task >= len(TASKS) or count > MAX_OUTPUTS:
+        return None
+    try:
+        return Form(TASKS[task], tuple(sizes[:count]), sensors).check()
+    except SummaryError:
+        return None
 
 
 def _parse(data: bytes) -> Reading | None:
@@ -198,16 +232,19 @@ def _parse(data: bytes) -> Reading | None:
     magic, epoch, bundle, slots = _HEAD.unpack_from(data)
     if magic not in _BEHIND or not 1 <= slots <= MAX_SLOTS:
         return None
-    size = _copy_size(slots, magic)
-    if len(data) != _HEAD.size + 2 * size:
+    form = _read_form(magic, data)
+    if form is None:
         return None
-    copies = [data[_HEAD.size + i * size : _HEAD.size + (i + 1) * size] for i in (0, 1)]
+    size, head = _copy_size(slots, form, magic), _HEAD.size + _form_size(magic)
+    if len(data) != head + 2 * size:
+        return None
+    copies = [data[head + i * size : head + (i + 1) * size] for i in (0, 1)]
     newest = max((found for copy in copies if (found := _whole(copy)) is not None), default=None)
     if newest is None:
         return None
-    numbers, length = struct.unpack(f"<{len(newest[1]) // 8}q", newest[1]), Counters.length(slots)
+    numbers, length = struct.unpack(f"<{len(newest[1]) // 8}q", newest[1]), Counters.length(slots, form)
     behind = length + len(Tallies._fields)
-    counters, tallies = Counters.from_vector(slots, numbers[:length]), Tallies(*numbers[length:behind])
+    counters, tallies = Counters.from_vector(slots, numbers[:length], form), Tallies(*numbers[length:behind])
     return Reading(epoch, "" if bundle == bytes(32) else bundle.hex(), counters, tallies, numbers[behind:])
 
 

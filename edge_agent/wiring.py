@@ -3,6 +3,7 @@
 the disk, the link and the pace of downloads, so a crash or a leak of one touches no other.
 """
 
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from edge_agent.embedding import socket_path
 from edge_agent.lanes_config import LaneConfig
 
 __all__ = ["LaneParts", "open_lane"]
+
+_SEED_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class LaneParts:
             conditions = replace(conditions, memory_kb=min(conditions.memory_kb or left, left))
         counted = (reading.epoch, reading.bundle, reading.counters) if reading else None
         times = reading.times if reading else ()
-        return ev.Sample(counted, {**health, **own, **tallies}, conditions, times)
+        seed = os.urandom(_SEED_BYTES) if self.config.settings.noise_epsilon else b""
+        return ev.Sample(counted, {**health, **own, **tallies}, conditions, times, seed)
 
 
 def open_lane(data: Path, own: LaneConfig, installer: Installer, post: Callable[[ev.Event], None]) -> LaneParts:

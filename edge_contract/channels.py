@@ -2,20 +2,18 @@
 """The evidence of each channel of a window: which test is made on which counters."""
 
 import math
-from typing import Final
 
-from edge_contract.counts import COMPONENTS, EMBEDDING_UNIT, ENERGY_UNIT, LEVELS, Counters
-from edge_contract.profile import INPUTS, ReferenceProfile
+from edge_contract.counts import COMPONENTS, EMBEDDING_UNIT, ENERGY_UNIT, Counters
+from edge_contract.histograms import by_level, inputs
+from edge_contract.profile import ReferenceProfile
 from edge_contract.statistics import Evidence, combine, compare_counts, compare_moments
-from edge_contract.summary import CHANNELS
+from edge_contract.tasks import CLASSIFY, channels_of
 
-__all__ = ["energy_shift", "evidence", "moment_shift"]
-
-_LATENCY: Final = "latency"
+__all__ = ["channels_of", "energy_shift", "evidence", "moment_shift"]
 
 
 def evidence(profile: ReferenceProfile, counters: Counters, design: float) -> dict[str, Evidence | None]:
-    """Return the evidence per channel of ``CHANNELS``; None where the window or the profile has no such counters.
+    """Return the evidence per channel of the task; None where the window or the profile has no such counters.
 
     Latency is shown but not judged: the workstation's profile says nothing about a board's speed.
 
@@ -24,28 +22,35 @@ def evidence(profile: ReferenceProfile, counters: Counters, design: float) -> di
         counters: The window.
         design: n / n_eff of the window.
     """
+    if counters.noise != (0, 0):
+        from edge_contract.noise import noised_evidence  # only where somebody asked for noise
+
+        return noised_evidence(profile, counters, design)
+    found = _classified(profile, counters, design) if profile.task == CLASSIFY else _of_task(profile, counters, design)
+    found["embedding" if profile.task != "segment" else "area"] = _embedding(profile, counters, design)
+    found["input"] = combine(inputs(profile, counters, design))
+    return {name: found.get(name) for name in channels_of(profile.task)}
+
+
+def _classified(profile: ReferenceProfile, counters: Counters, design: float) -> dict[str, Evidence | None]:
     reference = profile.counters
-    found = {
+    return {
         "class": compare_counts(counters.classes, reference.classes, design),
-        "class×confidence": compare_counts(_by_level(counters.cells), _by_level(reference.cells), design),
+        "class×confidence": compare_counts(by_level(counters.cells), by_level(reference.cells), design),
         "max-prob": compare_counts(counters.confidence, reference.confidence, design),
         "energy": _energy(profile, counters, design),
-        "embedding": _embedding(profile, counters, design),
-        "input": combine(
-            [
-                found
-                for name in INPUTS
-                if (found := compare_counts(getattr(counters, name), getattr(reference, name), design)) is not None
-            ]
-        ),
-        _LATENCY: None,
     }
-    return {name: found[name] for name in CHANNELS}
 
 
-def _by_level(cells: tuple[int, ...]) -> list[int]:
-    """Order cells by level, then class, so that pooling joins neighbours in confidence."""
-    return [count for level in range(LEVELS) for count in cells[level::LEVELS]]
+def _of_task(profile: ReferenceProfile, counters: Counters, design: float) -> dict[str, Evidence | None]:
+    """Return the evidence of the tables, and of the signal in the first channel."""
+    from edge_contract.task_channels import tables  # a control process that serves classifiers needs none of it
+
+    parts, signal = tables(profile, counters, design), _energy(profile, counters, design)
+    first = channels_of(profile.task)[0]
+    if signal is not None:
+        parts[first] = [signal, *parts.get(first, [])]
+    return {name: combine(found) for name, found in parts.items()}
 
 
 def energy_shift(profile: ReferenceProfile, counters: Counters) -> float:

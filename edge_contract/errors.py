@@ -19,6 +19,7 @@
     ├── ModelError             a model cannot be loaded, traced or run
     │   └── UnsupportedOperatorError  an operator that no writer can express
     ├── BudgetError            a result misses its budget; says what came closest
+    ├── CheckError             a check of the recipe failed, and nobody has waived it
     ├── ParityError            two runtimes disagree beyond the declared bound
     ├── BundleError            a bundle's files are missing, changed or foreign
     │   ├── SignatureError     signed by nobody whom we trust, or expired
@@ -115,6 +116,10 @@ class UnsupportedOperatorError(ModelError):
 
 class BudgetError(StropError):
     """A result misses its budget; the message says what came closest."""
+
+
+class CheckError(StropError):
+    """A check of the recipe failed, and nobody has waived it by name."""
 
 
 class ParityError(StropError):

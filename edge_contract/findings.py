@@ -8,6 +8,7 @@ from typing import Any
 from edge_contract.counts import Counters
 from edge_contract.errors import MessageError
 from edge_contract.fields import Fields
+from edge_contract.priors import PriorShift
 from edge_contract.summary import CHANNELS, DriftSummary
 
 __all__ = ["ChannelVerdict", "DriftState", "Level", "Verdict"]
@@ -57,6 +58,7 @@ class Verdict:
         valid: Whether the estimate may be believed; False under a strong shift.
         since_ms: Start of the window in which the evidence behind the level began to rise, Unix ms; 0 when OK.
         moved: What moved, in plain words, most telling first; empty when nothing did.
+        prior: Estimated mix of the classes, of a classifier's window that is not OK; else None.
     """
 
     level: Level
@@ -73,6 +75,7 @@ class Verdict:
     valid: bool
     since_ms: int = 0
     moved: tuple[str, ...] = ()
+    prior: PriorShift | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, for an alarm row of the outbox or a page."""
@@ -91,6 +94,8 @@ class Verdict:
         }
         if self.estimated_accuracy is not None:
             document |= {"estimated_accuracy": self.estimated_accuracy, "low": self.low, "high": self.high}
+        if self.prior is not None:
+            document["prior"] = self.prior.to_json()
         return document
 
     @classmethod
@@ -113,6 +118,7 @@ class Verdict:
             f.flag("valid"),
             f.integer("since_ms", 0),
             f.texts("moved"),
+            PriorShift.from_json(document["prior"]) if "prior" in document else None,
         )
 
 
@@ -155,7 +161,7 @@ class DriftState:
             "is_strong": self.is_strong,
             "is_alarmed": self.is_alarmed,
             "since_ms": self.since_ms,
-            "carried": [] if self.carried is None else [self.carried.slots, *self.carried.to_vector()],
+            "carried": [] if self.carried is None else self.carried.to_list(),
             "carried_windows": self.carried_windows,
         }
 
@@ -178,7 +184,7 @@ class DriftState:
             f.flag("is_strong"),
             f.flag("is_alarmed"),
             f.integer("since_ms", 0),
-            Counters.from_vector(carried[0], carried[1:]) if carried else None,
+            Counters.from_list(carried) if carried else None,
             f.integer("carried_windows", 0),
         )
 

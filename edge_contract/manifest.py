@@ -38,7 +38,7 @@ __all__ = [
 
 SCHEMA = "strop.bundle/1"
 MANIFEST_NAME = "manifest.json"
-TASKS = ("classification", "detection", "regression", "other")
+TASKS = ("classification", "detection", "regression", "other", "anomaly", "segmentation")
 _NEEDED = {"classification": ("logits",), "detection": ("boxes", "scores")}
 """Roles that a task's answer is made of; the others give every output as it is."""
 MAX_MANIFEST_BYTES = 256 * 1024
@@ -75,7 +75,8 @@ class Manifest:
     Attributes:
         model: Name of the model, a topic name.
         version: Free text that people read, such as ``1.2.0``.
-        task: ``classification``, ``detection``, ``regression`` or ``other``.
+        task: ``classification``, ``detection``, ``regression``, ``anomaly`` (gives the input again, or a score),
+            ``segmentation`` (gives a map of classes) or ``other``.
         preprocess: How raw input becomes model input.
         postprocess: What is done with the outputs: one of ``softmax``, ``sigmoid``, ``argmax``, ``none``, or more in a
             ``Postprocess``.

@@ -16,6 +16,7 @@ from edge_contract.errors import ContractError, MessageError
 from edge_contract.fields import Fields
 
 __all__ = [
+    "CAPTURES",
     "JOB_PER_MODEL",
     "SELF_UPDATE",
     "SHADOW_TRIAL",
@@ -36,6 +37,9 @@ JOB_PER_MODEL: Final = "job-per-model"
 """The device listens on ``job/next/<model>`` and can carry out an order for each of its models at once."""
 SELF_UPDATE: Final = "self-update"
 """The device listens on ``SOFTWARE_ORDERS`` and can update its own software (``edge_contract.software``)."""
+CAPTURES: Final = "captures"
+"""A feature: the person at this device allows captures. Orders of a campaign are asked for by these devices alone."""
+
 SHADOW_TRIAL: Final = "shadow-trial"
 """The device takes orders of kind ``shadow``: it runs a model beside the active one, and reports how they compare."""
 SOFTWARE: Final = "strop-agent"

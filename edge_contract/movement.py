@@ -29,6 +29,11 @@ def describe(channel: str, profile: ReferenceProfile, counters: Counters) -> str
     """
     if not counters.n_sampled or not profile.size:
         return f"{channel} moved"
+    if profile.task != "classify" or profile.scores != "logits" or profile.look.kind != "images":
+        from edge_contract.task_words import words  # none of it where images are classified
+
+        if text := words(channel, profile, counters):
+            return text
     if channel == "class":
         return _classes(profile, counters)
     if channel in ("class×confidence", "max-prob"):

@@ -6,8 +6,6 @@ would otherwise show as drift, and it travels, signed, in the bundle. Canonical 
 are base-85 text: float32 little-endian, int8, or packed counts.
 """
 
-import math
-import struct
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,65 +13,43 @@ from typing import Any, Final
 
 from edge_contract import canonical
 from edge_contract.arrays import floats, raw, text
-from edge_contract.counts import BINS, COMPONENTS, LEVELS, MAX_SLOTS, Counters
+from edge_contract.counts import BINS, LEVELS, MAX_SLOTS, Counters
 from edge_contract.errors import ContractError, ProfileError
 from edge_contract.fields import Fields
 from edge_contract.packing import Cursor, pack_counts
+from edge_contract.profile_parts import (
+    IMAGES,
+    INPUTS,
+    NO_PARTS,
+    Edges,
+    InputLook,
+    Projection,
+    TaskParts,
+    read_edges,
+    read_look,
+    read_parts,
+    read_projection,
+)
 from edge_contract.summary import decode_counters, encode_counters
+from edge_contract.tasks import CLASSIFY, TASKS, Form
 
-__all__ = ["ATC_LEVEL", "INPUTS", "MAX_PROFILE_BYTES", "SCHEMA", "Edges", "Projection", "ReferenceProfile"]
+__all__ = [
+    "ATC_LEVEL",
+    "INPUTS",
+    "MAX_PROFILE_BYTES",
+    "SCHEMA",
+    "Edges",
+    "InputLook",
+    "Projection",
+    "ReferenceProfile",
+    "TaskParts",
+]
 
 SCHEMA: Final = "strop.profile/1"
 MAX_PROFILE_BYTES: Final = 16 * 1024
 ATC_LEVEL: Final = 2
 """Levels of confidence from this one on lie above the ATC threshold."""
-INPUTS: Final = ("brightness", "contrast", "sharpness")
-
-
-@dataclass(frozen=True)
-class Edges:
-    """Inner edges of every histogram, ascending; a value on an edge falls into the bin above it.
-
-    Attributes:
-        levels: On the log of max-prob; the second one is the ATC threshold [LEVELS - 1].
-        confidence: On the log of max-prob [BINS - 1].
-        energy: On logsumexp of the logits [BINS - 1].
-        inputs: Brightness, contrast and sharpness [3][BINS - 1].
-    """
-
-    levels: tuple[float, ...]
-    confidence: tuple[float, ...]
-    energy: tuple[float, ...]
-    inputs: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class Projection:
-    """Whitened principal components: z = scale × (weights · e) - offset, 0 mean and unit variance on the reference.
-
-    Attributes:
-        source: ``embedding``, ``logits`` (the artefact shows no embedding) or ``none``.
-        dimension: d, the length of e.
-        weights: int8 [components × d], row by row.
-        scale, offset: One each per component.
-        whitener: Lower triangle, row by row, of L⁻¹, where LLᵀ is the covariance of (z, z²) over the reference
-            [2k(2k+1)/2]: z² of different components are not independent of each other.
-        class_means: Mean of z over the reference samples of each predicted class, zeros for a class that was never
-            predicted [slots × k]. They tell another mix of classes from other images.
-    """
-
-    source: str
-    dimension: int
-    weights: tuple[int, ...]
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
-    whitener: tuple[float, ...]
-    class_means: tuple[float, ...]
-
-    @property
-    def components(self) -> int:
-        """k, the number of components in use, at most 8."""
-        return len(self.scale)
+SCORES: Final = ("logits", "shares")
 
 
 @dataclass(frozen=True)
@@ -91,6 +67,11 @@ class ReferenceProfile:
         hits: Right answers per class × level, the calibration table [slots × LEVELS].
         confusion: True slot × predicted slot [slots × slots].
         calibration_error: 95 % quantile of |estimated - true| accuracy over held-out halves of the reference.
+        task: One of ``edge_contract.tasks.TASKS``; labels, cells, hits and confusion are ``classify``'s alone, and the
+            energy of another task is its signal.
+        scores: ``logits``, or ``shares`` where the artefact ends in a softmax: then the energy is ln(largest / second).
+        look: What inputs are.
+        parts: What the task counts.
     """
 
     labels: tuple[str, ...]
@@ -105,10 +86,14 @@ class ReferenceProfile:
     hits: tuple[int, ...]
     confusion: tuple[int, ...]
     calibration_error: float
+    task: str = CLASSIFY
+    scores: str = "logits"
+    look: InputLook = IMAGES
+    parts: TaskParts = NO_PARTS
     unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def blank(cls, labels: tuple[str, ...]) -> "ReferenceProfile":
+    def blank(cls, labels: tuple[str, ...], task: str = CLASSIFY) -> "ReferenceProfile":
         """Return a profile without a reference: counts inferences and classes, and is never judged.
 
         Example:
@@ -116,7 +101,7 @@ class ReferenceProfile:
             0
         """
         none = (0.0,) * (BINS - 1)
-        counters = Counters.zero(len(labels))
+        counters = Counters.zero(len(labels), Form(task))
         return cls(
             labels=labels,
             own_slots=tuple(range(MAX_SLOTS - 1)) if len(labels) > MAX_SLOTS else (),
@@ -130,6 +115,7 @@ class ReferenceProfile:
             hits=counters.cells,
             confusion=(0,) * counters.slots**2,
             calibration_error=1.0,
+            task=task,
         )
 
     @property
@@ -141,6 +127,14 @@ class ReferenceProfile:
     def accuracy(self) -> float:
         """Accuracy of the artefact on the reference; 0 for an empty one."""
         return sum(self.hits) / self.size if self.size else 0.0
+
+    def fits(self, counters: Counters) -> bool:
+        """Return whether counters have the classes, tables and sensors of the reference; an older agent has none of
+        the latter two.
+        """
+        own, form = self.counters.form, counters.form
+        has_kin = form.tables in ((), own.tables) and form.sensors in (0, own.sensors)
+        return counters.slots == self.counters.slots and form.task == own.task and has_kin
 
     def slot_of(self, label: int) -> int:
         """Return the class slot of a class."""
@@ -173,9 +167,9 @@ class ReferenceProfile:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form, unknown fields included."""
-        p = self.projection
         return {
             **self.unrecognized,
+            **self._beyond_classes(),
             "schema": SCHEMA,
             "labels": list(self.labels),
             "own_slots": list(self.own_slots),
@@ -189,20 +183,23 @@ class ReferenceProfile:
             },
             "energy_mean": self.energy_mean,
             "energy_deviation": self.energy_deviation,
-            "projection": {
-                "source": p.source,
-                "dimension": p.dimension,
-                "weights": text(struct.pack(f"<{len(p.weights)}b", *p.weights)),
-                "scale": floats(p.scale),
-                "offset": floats(p.offset),
-                "whitener": floats(p.whitener),
-                "class_means": floats(p.class_means),
-            },
+            "projection": self.projection.to_json(),
             "counters": text(encode_counters(self.counters)),
             "hits": text(pack_counts(self.hits)),
             "confusion": text(pack_counts(self.confusion)),
             "calibration_error": self.calibration_error,
         }
+
+    def _beyond_classes(self) -> dict[str, Any]:
+        """Return what a classifier of images that gives logits leaves out, as all profiles did before."""
+        found: dict[str, Any] = {}
+        if self.task != CLASSIFY:
+            found.update(task=self.task, parts=self.parts.to_json())
+        if self.scores != "logits":
+            found["scores"] = self.scores
+        if self.look != IMAGES:
+            found["inputs"] = self.look.to_json()
+        return found
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "ReferenceProfile":
@@ -234,15 +231,19 @@ class ReferenceProfile:
             own_slots=f.integers("own_slots", ()),
             artefact=f.text("artefact", ""),
             runtime=f.text("runtime", ""),
-            edges=_edges(f.object("edges")),
+            edges=read_edges(f.object("edges")),
             energy_mean=f.number("energy_mean"),
             energy_deviation=f.number("energy_deviation"),
-            projection=_projection(f.object("projection"), counters.slots),
+            projection=read_projection(f.object("projection"), counters.slots),
             counters=counters,
             hits=counts["hits"].counts(len(counters.cells)),
             confusion=counts["confusion"].counts(counters.slots**2),
             calibration_error=f.number("calibration_error"),
-            unrecognized=f.rest(),
+            task=f.text("task", CLASSIFY, among=TASKS),
+            scores=f.text("scores", "logits", among=SCORES),
+            look=read_look(document),
+            parts=read_parts(document),
+            unrecognized={key: value for key, value in f.rest().items() if key not in ("inputs", "parts")},
         )
         profile._check()
         return profile
@@ -255,48 +256,11 @@ class ReferenceProfile:
             raise ProfileError("more right answers than answers", where="profile.hits")
         if sum(self.confusion) != self.size:
             raise ProfileError(f"{sum(self.confusion)} of {self.size} samples", where="profile.confusion")
+        sizes = self.counters.form.tables
+        if self.counters.task != self.task or len(self.parts.edges) != len(sizes):
+            raise ProfileError(f"counters of task '{self.counters.task}', not '{self.task}'", where="profile.task")
+        for edges, size in zip(self.parts.edges, sizes, strict=True):
+            if edges and len(edges) != size - 1:
+                raise ProfileError(f"{len(edges)} edges for {size} bins", where="profile.parts.edges")
         if not self.energy_deviation > 0 or not 0 <= self.calibration_error <= 1:
             raise ProfileError("a deviation or error out of range", where="profile")
-
-
-def _numbers(f: Fields, key: str, size: int) -> tuple[float, ...]:
-    data = raw(f.text(key), key)
-    if len(data) != 4 * size:
-        raise ProfileError(f"{len(data)} bytes, not {4 * size}", where=f"{f.where}.{key}")
-    values = struct.unpack(f"<{size}f", data)
-    if not all(math.isfinite(value) for value in values):
-        raise ProfileError("not a finite number", where=f"{f.where}.{key}")
-    return values
-
-
-def _edges(document: Any) -> Edges:
-    f = Fields(document, "profile.edges", ProfileError)
-    edges = Edges(
-        _numbers(f, "levels", LEVELS - 1),
-        _numbers(f, "confidence", BINS - 1),
-        _numbers(f, "energy", BINS - 1),
-        tuple(_numbers(f, name, BINS - 1) for name in INPUTS),
-    )
-    for values in (edges.levels, edges.confidence, edges.energy, *edges.inputs):
-        if list(values) != sorted(values):
-            raise ProfileError("edges are not ascending", where="profile.edges")
-    return edges
-
-
-def _projection(document: Any, slots: int) -> Projection:
-    f = Fields(document, "profile.projection", ProfileError)
-    source = f.text("source", among=("embedding", "logits", "none"))
-    dimension = f.integer("dimension", minimum=0)
-    k = len(raw(f.text("scale"), "scale")) // 4
-    weights = raw(f.text("weights"), "weights")
-    if k > COMPONENTS or len(weights) != k * dimension or (source == "none") != (k == 0):
-        raise ProfileError(f"{len(weights)} weights for {k} × {dimension}", where="profile.projection")
-    return Projection(
-        source,
-        dimension,
-        struct.unpack(f"<{len(weights)}b", weights),
-        _numbers(f, "scale", k),
-        _numbers(f, "offset", k),
-        _numbers(f, "whitener", k * (2 * k + 1)),
-        _numbers(f, "class_means", slots * k),
-    )

@@ -37,6 +37,7 @@ __all__ = ["Severity", "estimate", "estimators", "mix_explains"]
 
 _SMOOTHING: Final = 8.0
 """Samples by which a cell's accuracy leans to that of its confidence level."""
+_DOUBT_P: Final = 1e-3
 _STRONG_P: Final = 1e-6
 _STRONG_EFFECT: Final = 0.1  # d²; so that a merged fleet's large n does not make every small shift "strong"
 
@@ -79,8 +80,8 @@ def estimate(
     """Return the estimated accuracy of a window; None when window or reference is empty.
 
     The half width is the largest of: the error that the estimators made on held-out halves of the reference, twice
-    their spread here, and 1.96 standard errors of an accuracy from n_eff samples against m. See above for a
-    strong shift.
+    their spread here, and 1.96 standard errors of an accuracy from n_eff samples against m. It is doubled where the
+    window is unlike the reference (family p below 1e-3). See above for a strong shift.
 
     Args:
         profile: The reference.
@@ -90,11 +91,15 @@ def estimate(
     """
     if not profile.size or not counters.n_sampled or n_eff <= 0:
         return None
+    if profile.task != "classify" or counters.noise != (0, 0):  # other tasks have no classes; noise hides too much
+        return None
     estimates = sorted(estimators(profile, counters).values())
     accuracy = (estimates[0] + estimates[1]) / 2
     variance = max(accuracy * (1 - accuracy), 0.25 / n_eff) * (1 / n_eff + 1 / profile.size)
     spread = estimates[-1] - estimates[0]
     half = max(profile.calibration_error, 2 * spread, 1.96 * math.sqrt(variance))
+    if _is_doubtful(found):
+        half *= 2
     low, high = _share(accuracy - half), _share(accuracy + half)
     if any(_is_strong(found.get(name)) for name in ("embedding", "input")):
         capped = min(estimates[0], profile.accuracy, _mix_bound(profile, counters))
@@ -130,6 +135,12 @@ def mix_explains(profile: ReferenceProfile, counters: Counters) -> bool:
         left += (here - expected) ** 2
         moved += (here - profile.counters.embedding_sum[i] / m / EMBEDDING_UNIT) ** 2
     return left <= 0.1 * moved + 3 * k * (1 / n + 1 / m)
+
+
+def _is_doubtful(found: Mapping[str, Evidence | None]) -> bool:
+    """Return whether something moved, however mildly: the estimators then miss by more than they did at home."""
+    p = [one.p for one in found.values() if one is not None]
+    return bool(p) and min(p) * len(p) < _DOUBT_P
 
 
 def _is_strong(found: Evidence | None) -> bool:

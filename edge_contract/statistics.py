@@ -43,7 +43,7 @@ _REFERENCE_TAIL: Final = 1e-3
 _MIN_EXPECTED: Final = 5.0
 _CUSUM_SLACK: Final = 0.5
 _Z_RANGE: Final = (-3.0, 6.0)
-_CUSUM_CAP: Final = 12.0
+_CUSUM_CAP: Final = 12.0  # of the default limits
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,10 @@ def benjamini_hochberg(p_values: Mapping[str, float], q: float = 0.05) -> frozen
     return frozenset(name for name, _ in ranked[: max(passing, default=0)])
 
 
-def cusum_step(value: float, p: float) -> float:
+def cusum_step(value: float, p: float, cap: float = _CUSUM_CAP) -> float:
     """Return the next value of a one-sided CUSUM: max(0, S + z - k), z = Φ⁻¹(1 - p) in -3 .. 6, k = 0.5.
 
-    Capped at 12, so that a device that has healed is quiet again after a few good windows.
+    Capped, at 12 by default, so that a device that has healed is quiet again after a few good windows.
 
     Example:
         >>> cusum_step(4.0, 0.5), cusum_step(0.2, 0.5)
@@ -197,7 +197,7 @@ def cusum_step(value: float, p: float) -> float:
         Page, E. S. (1954). Continuous inspection schemes. Biometrika 41.
     """
     z = min(max(normal_quantile(p), _Z_RANGE[0]), _Z_RANGE[1])
-    return min(max(0.0, value + z - _CUSUM_SLACK), _CUSUM_CAP)
+    return min(max(0.0, value + z - _CUSUM_SLACK), cap)
 
 
 def population_stability_index(observed: Sequence[int], reference: Sequence[int]) -> float:

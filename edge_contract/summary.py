@@ -15,6 +15,8 @@ damage on disk or in memory; who sent the bytes is proved by the transport (mTLS
     7 latency   32 counts, sum
     8 health    24 bytes fixed
     9 CUSUM     7 × float16 and the number of windows
+
+Sections 10 to 12, of other tasks, sensors and noise, are in ``edge_contract.sections``.
 """
 
 import hashlib
@@ -28,6 +30,7 @@ from edge_contract.counts import BINS, COMPONENTS, LATENCY_BUCKETS, LEVELS, MAX_
 from edge_contract.errors import SummaryError
 from edge_contract.health import Health, clip
 from edge_contract.packing import Cursor, pack_counts, pack_signed, pack_unsigned
+from edge_contract.sections import NOISE, SENSORS, TABLES, completed, extras
 
 __all__ = [
     "CHANNELS",
@@ -44,7 +47,7 @@ __all__ = [
 
 MAX_SUMMARY_BYTES: Final = 2048
 CHANNELS: Final = ("class", "class×confidence", "max-prob", "energy", "embedding", "input", "latency")
-"""The channels in the order of the CUSUM section."""
+"""A classifier's channels in the order of the CUSUM section; of other tasks see ``edge_contract.tasks``."""
 
 _MAGIC: Final = b"Sd"
 _VERSION: Final = 1
@@ -163,7 +166,7 @@ def decode(data: bytes) -> DriftSummary:
     if zlib.crc32(body) != int.from_bytes(data[-4:], "little"):
         raise SummaryError("the checksum does not fit: the bytes are damaged", where="summary")
     sections = _sections(body[_HEADER.size :])
-    known = {*_COUNTER_TAGS, 8, 9}
+    known = {*_COUNTER_TAGS, 8, 9, TABLES, SENSORS, NOISE}
     return DriftSummary(
         device=device.hex(),
         bundle=bundle.hex(),
@@ -182,8 +185,8 @@ def decode(data: bytes) -> DriftSummary:
 
 
 def encode_counters(counters: Counters) -> bytes:
-    """Return sections 1 to 7: the counters alone, without header and CRC."""
-    c = counters
+    """Return the counters alone, without header and CRC: sections 1 to 7, and 10 to 12 where they say something."""
+    c = counters if counters.noise == (0, 0) else _shown(counters)
     embedded = pack_signed(c.embedding_sum) + pack_unsigned(c.embedding_squares)
     looked = pack_counts(c.brightness) + pack_counts(c.contrast) + pack_counts(c.sharpness)
     parts = (
@@ -195,7 +198,13 @@ def encode_counters(counters: Counters) -> bytes:
         looked + pack_unsigned((c.dark, c.bright)) if any(c.brightness) else b"",
         pack_counts(c.latency) + pack_unsigned((c.latency_sum_us,)),
     )
-    return b"".join(_section(tag, part) for tag, part in zip(_COUNTER_TAGS, parts, strict=True))
+    common = b"".join(_section(tag, part) for tag, part in zip(_COUNTER_TAGS, parts, strict=True))
+    return common + b"".join(_section(tag, part) for tag, part in extras(counters).items())
+
+
+def _shown(counters: Counters) -> Counters:
+    """Return what an older reader sees of a noised window: what was inferred, and nothing of it."""
+    return counters.emptied(n_infer=counters.n_infer, n_err=counters.n_err, n_drop=counters.n_drop)
 
 
 def decode_counters(data: bytes) -> Counters:
@@ -238,7 +247,7 @@ def _counters(sections: dict[int, bytes]) -> Counters:
     values["latency"], values["latency_sum_us"] = timed.counts(LATENCY_BUCKETS), timed.unsigned()
     if not all(cursor.ended for cursor in cursors.values()):
         raise SummaryError("a section is longer than its content", where="summary")
-    counters = Counters(**values)  # type: ignore[arg-type]
+    counters = completed(Counters(**values), sections)  # type: ignore[arg-type]
     counters.check()
     return counters
 

@@ -92,7 +92,7 @@ def chi2_quantile(tail: float, df: int) -> float:
     return high
 
 
-def noncentral_chi2_sf(x: float, df: int, noncentrality: float) -> float:
+def noncentral_chi2_sf(x: float, df: float, noncentrality: float) -> float:
     """Return P(X > x) for a non-central chi-square variable: a Poisson mixture of central ones.
 
     Every term is positive, so far tails keep their relative precision.
@@ -107,13 +107,30 @@ def noncentral_chi2_sf(x: float, df: int, noncentrality: float) -> float:
     a, y = df / 2, x / 2
     spread = 12 * math.sqrt(half) + 40
     first, last = max(0, int(half - spread)), int(half + spread)
-    tail = gamma_sf(a + first, y)  # Q(a+1, y) = Q(a, y) + y^a e^-y / Γ(a+1)
-    total = 0.0
+    tail = gamma_sf(a + first, y)
+    if y <= 0:
+        return 1.0
+    weight, step = _log_poisson(first, half), _log_poisson(a + first, y)
+    if min(weight, step) < -600.0:  # the products below would begin with what a float cannot hold
+        return _mixed_by_logarithms(a, y, half, range(first, last + 1))
+    weight, step, total = math.exp(weight), math.exp(step), 0.0
     for j in range(first, last + 1):
-        weight = math.exp(-half + j * math.log(half) - math.lgamma(j + 1))
         total += weight * tail
-        if y > 0:
-            tail += math.exp(max((a + j) * math.log(y) - y - math.lgamma(a + j + 1), -745.0))
+        tail += step  # Q(a+1, y) = Q(a, y) + y^a e^-y / Γ(a+1)
+        weight *= half / (j + 1)
+        step *= y / (a + j + 1)
+    return min(1.0, total)
+
+
+def _log_poisson(k: float, mean: float) -> float:
+    return k * math.log(mean) - mean - math.lgamma(k + 1)
+
+
+def _mixed_by_logarithms(a: float, y: float, half: float, terms: range) -> float:
+    tail, total = gamma_sf(a + terms.start, y), 0.0
+    for j in terms:
+        total += math.exp(max(_log_poisson(j, half), -745.0)) * tail
+        tail += math.exp(max(_log_poisson(a + j, y), -745.0))
     return min(1.0, total)
 
 

@@ -140,12 +140,20 @@ def bundle(
     target: Targets = None,
     parent: Annotated[str, typer.Option(help="Id of the bundle that this one improves on.")] = "",
     runtime_python: Pythons = None,
+    waive: Annotated[
+        list[str] | None, typer.Option(help="A failed check of the recipe that may ship all the same; needs --reason.")
+    ] = None,
+    reason: Annotated[
+        list[str] | None, typer.Option(help="Why, for the bundle's lineage: one for each --waive, or one for all.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Build a bundle with golden outputs and reference profiles, prove it in every runtime, and sign it."""
+    from compress.checks.gate import waivers
     from export.bundle import material
 
+    waived = waivers(waive or (), reason or ())
     _check_keys(keys)
     _progress(f"building {out}: a file for each target, every runtime, reference profiles")
     built = material.bundle(
@@ -156,6 +164,7 @@ def bundle(
         pythons=runtime_python or [],
         overwrite=overwrite,
         targets_named=target or (),
+        waived=waived,
     )
     _report_bundle(built, out, keys, as_json=as_json)
 
@@ -170,6 +179,8 @@ def _check_keys(keys: Path | None) -> None:
 
 def _report_bundle(built: Any, out: Path, keys: Path | None, *, as_json: bool) -> None:
     """Sign a finished bundle, if asked, and say what was made."""
+    from export.tables import check_lines
+
     if keys is not None:
         from export.keys import teams
 
@@ -179,6 +190,7 @@ def _report_bundle(built: Any, out: Path, keys: Path | None, *, as_json: bool) -
     files = [
         f"{a.path}: {a.precision} for {a.target}, ran in {', '.join(a.runtimes)}" for a in built.manifest.artefacts
     ]
+    files += check_lines(built.manifest.lineage)
     signed = f"signed by {keys}" if keys else "not signed: give --keys"
     _say(document, [f"{out}: bundle {built.manifest.bundle_id}", *files, *_pair_lines(parity), signed], as_json=as_json)
 
@@ -196,12 +208,15 @@ def adopt(
     version: Annotated[str, typer.Option(help="Version for people, such as 1.2.0.", show_default=False)],
     preprocess: Annotated[Path, typer.Option(help="TOML: preprocess and postprocess.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder to make.", show_default=False)],
-    task: Annotated[str, typer.Option(help="classification, detection, regression or other.")] = "classification",
+    task: Annotated[
+        str, typer.Option(help="classification, detection, regression, anomaly, segmentation or other.")
+    ] = "classification",
     labels: Annotated[str, typer.Option(help="Class names: a,b,c or a file with one on each line.")] = "",
     inputs: Annotated[Path | None, typer.Option(help=".npz with raw inputs x and, if known, classes y.")] = None,
     inputs_random: Annotated[bool, typer.Option("--inputs-random", help="Random inputs instead of real ones.")] = False,
     target: Targets = None,
     role: Annotated[list[str] | None, typer.Option(help="OUTPUT=ROLE, such as Identity_1=scores.")] = None,
+    embedding: Annotated[bool, typer.Option("--embedding", help="Show a classifier's features to drift.")] = False,
     keys: Annotated[Path | None, typer.Option(help="Keys folder to sign with; unsigned without it.")] = None,
     parent: Annotated[str, typer.Option(help="Id of the bundle that this one improves on.")] = "",
     runtime_python: Pythons = None,
@@ -224,6 +239,7 @@ def adopt(
         postprocess=said.postprocess,
         targets=tuple(target or ()),
         roles=adopt_inputs.read_roles(role or []),
+        embedding=embedding,
         parent=parent,
     )
     given = adopt_inputs.choose(inputs, wish.preprocess, models, is_random=inputs_random)

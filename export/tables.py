@@ -11,7 +11,7 @@ from export.diff.comparison import BundleDiff, accuracy_of
 from export.diff.files import FileDiff, Versions
 from export.inspection.facts import ModelFacts, Scales
 
-__all__ = ["accuracy_text", "bundle_diff_parts", "bundle_parts", "file_diff_parts", "model_parts"]
+__all__ = ["accuracy_text", "bundle_diff_parts", "bundle_parts", "check_lines", "file_diff_parts", "model_parts"]
 
 Part = Table | str
 _SHOWN: Final = 12  # rows of a long table, without --all
@@ -97,10 +97,28 @@ def bundle_parts(manifest: Manifest, models: Mapping[str, ModelFacts], parity: M
         f"{manifest.model} {manifest.version}, {manifest.task}, bundle {manifest.bundle_id}",
         table,
         *(f"accuracy of {row}: {accuracy_text(score)}" for row, score in accuracy_of(manifest).items()),
+        *check_lines(manifest.lineage),
         *parity_tables(parity),
         listed,
         "every file is as the manifest says",
     ]
+
+
+def check_lines(lineage: Mapping[str, Any]) -> list[str]:
+    """Return what a lineage says of the recipe's checks: those that passed, and each waiver with its reason."""
+    found = lineage.get("checks")
+    if not isinstance(found, Mapping):
+        return []
+    passed = ", ".join(str(name) for name in found.get("passed", ()))
+    waived = [one for one in found.get("waived", ()) if isinstance(one, Mapping)]
+    lines = [f"checks passed: {passed}"] if passed else []
+    return [*lines, *(f"check waived: {_waiver(one)}" for one in waived)]
+
+
+def _waiver(one: Mapping[str, Any]) -> str:
+    keys = ("name", "kind", "figure", "limit", "reason")
+    name, kind, figure, limit, reason = (str(one.get(key, "?")) for key in keys)
+    return f"{name} ({kind}), {figure}, asked {limit}: {reason}"
 
 
 def parity_tables(parity: Mapping[str, Any]) -> list[Table]:

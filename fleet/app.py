@@ -19,12 +19,14 @@ from typing import Any
 
 from starlette.applications import Starlette
 
+from edge_contract.enrolment import SERVER_NAME
 from edge_contract.errors import StoreError, StropError
 from fleet.adapters import broker, ca, credentials
 from fleet.adapters.broker import BrokerFiles, Mosquitto, reachable
 from fleet.adapters.delta_maker import DeltaMaker
 from fleet.adapters.deltas import DeltaStore
 from fleet.adapters.desk import Addresses
+from fleet.adapters.external_broker import ExternalBroker, login
 from fleet.adapters.feed import SWITCH_S, Feed
 from fleet.adapters.ingest import Ingest
 from fleet.adapters.judging import WindowJudge
@@ -33,7 +35,7 @@ from fleet.adapters.notify import Notifier
 from fleet.adapters.operations import Operations
 from fleet.adapters.pulse import Pulse
 from fleet.adapters.s3_blobs import open_blobs
-from fleet.adapters.stores import open_store
+from fleet.adapters.stores import note_database, open_store
 from fleet.config import Endpoints, FleetConfig
 from fleet.web.capture_api import capture_device_routes
 from fleet.web.devices_api import devices_app
@@ -50,6 +52,8 @@ _log = logging.getLogger("strop.fleet")
 
 TICK_S = 1.0
 HOUSEKEEPING_S = 60.0
+SIGNALS_S = 5.0
+DRIFT_S = 2.0
 
 
 @contextlib.contextmanager
@@ -66,12 +70,14 @@ def _only_one(data: Path) -> Iterator[None]:
 class _Engine:
     """What is done each second, and what each minute."""
 
-    def __init__(self, operations: Operations, config: FleetConfig) -> None:
+    def __init__(self, operations: Operations, config: FleetConfig, hears: Callable[[], bool]) -> None:
         self._operations, self._config, self._kept_house = operations, config, 0.0
+        self._hears = hears
 
     def step(self) -> None:
-        """Move rollouts on, and look after the house."""
-        self._operations.rollouts.tick()
+        """Move rollouts on unless nobody can be heard, and look after the house."""
+        if self._hears():  # else a deadline would pass that a device has kept
+            self._operations.rollouts.tick()
         if time.monotonic() - self._kept_house < HOUSEKEEPING_S:
             return
         self._kept_house = time.monotonic()
@@ -117,19 +123,28 @@ class FleetServer:
         self._tls = {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
         if not (revoked := data / "ca" / ca.REVOCATIONS).exists():
             ca.write_revocations(data / "ca", [], now=time.time())
+        ca.issue_client(data / "ca", now=time.time())
         files = BrokerFiles(data / "ca" / "ca.crt", certificate, key, revoked)
-        self._broker = Mosquitto(
-            data / "broker",
-            config.tenant,
-            config.host,
-            config.mqtt_port,
-            files=_resolved(files),
-            plain_port=config.plain_mqtt_port,
-        )
+        self._broker = self._broker_of(_resolved(files))
         stack.callback(self._broker.stop)
         self._broker.start()
         self._wire()
         return self._endpoints()
+
+    def _broker_of(self, files: BrokerFiles) -> Mosquitto | ExternalBroker:
+        data, config = self._data, self._config
+        if config.broker:
+            return ExternalBroker(config, login(config, data / "ca"))
+        plain = config.plain_mqtt_port
+        return Mosquitto(
+            data / "broker",
+            config.tenant,
+            config.host,
+            config.mqtt_port,
+            files=files,
+            plain_port=plain,
+            name=config.advertised,
+        )
 
     def _claim(self) -> None:
         """Take ports and folder before anything is written, so that a refusal leaves the disk as it was."""
@@ -145,7 +160,8 @@ class FleetServer:
                 (config.enrol_port, "--enrol-port"),
             )
         ]
-        broker.check(data / "broker", config.host, config.mqtt_port)
+        if not config.broker:
+            broker.check(data / "broker", config.host, config.mqtt_port)
         credentials.init(data, now=time.time())
         if not is_used:
             stack.enter_context(_only_one(data))
@@ -154,19 +170,19 @@ class FleetServer:
         data, config, stack = self._data, self._config, self._stack
         store = open_store(data, config.database, leader=True)
         stack.callback(store.close)
+        note_database(data, config.database)
         blobs = open_blobs(data, config.blobs, config.blobs_endpoint)
-        addresses = Addresses(
-            config.tenant, config.advertised, self._broker.port, url_of("https", config.advertised, self._sockets[1])
-        )
-        client_certificate, client_key = ca.issue_client(data / "ca", now=time.time())
-        files = LinkFiles(data / "ca" / "ca.crt", client_certificate, client_key)
-        self._feed = Feed(config.tenant, files, Hears(state=False, member="server-feed"), self._heard, self._paused)
+        addresses = Addresses(config.tenant, *self._broker.told, url_of("https", config.advertised, self._sockets[1]))
+        files = self._broker.files if isinstance(self._broker, ExternalBroker) else _own_files(data / "ca")
+        # Names that nobody guesses: who connects under one of them would end our connection (MQTT 3.1.4).
+        telemetry = Hears(state=False, member=f"strop-feed-{secrets.token_hex(4)}")
+        self._feed = Feed(config.tenant, files, telemetry, self._heard, self._paused)
         self._link = ServerLink(
             config.tenant,
             files,
             on_message=self._heard,
             on_ready=self._republish,
-            hears=Hears(telemetry=False),
+            hears=Hears(telemetry=False, member=f"{SERVER_NAME}-{secrets.token_hex(4)}"),
         )
         self.operations = Operations(
             store,
@@ -177,26 +193,30 @@ class FleetServer:
             random_bytes=secrets.token_bytes,
             publish=lambda message: self._link.publish(message.topic, message.payload, retain=message.retain),
         )
-        step = _Engine(self.operations, config).step
+        step = _Engine(self.operations, config, lambda: self._link.is_connected).step
         self._engine = Pulse("engine", TICK_S, step, "the engine's step failed")
         self._ingest = Ingest(
             store,
-            WindowJudge(blobs),
+            WindowJudge(blobs, config.false_alarms_per_device_year),
             clock=time.time,
             publish=(self._feed if config.ingest else self._link).acknowledge,
             wake=self._engine.wake,
             identities=self.operations.identities,
             commands=self.operations.commands,
+            tenant=config.tenant,
         )
         self.operations.standings.quarantine_clones = config.quarantine_clones
+        self.operations.standings.false_alarms = config.false_alarms_per_device_year
         self.operations.letters.take = self._ingest.handle
         self._denials = Denials()
         self.operations.identities.on_revoked = self._cut_off
-        self._link.start(reachable(config.host), self._broker.port)
+        self._link.start(*self._broker.reach)
         stack.callback(self._link.stop)
+        stack.callback(self._ingest.stop)  # after the feed's end
         stack.callback(self._feed.stop)
         if config.ingest:
-            self._feed.start(reachable(config.host), self._broker.port)
+            self._ingest.start()
+            self._feed.start(*self._broker.reach)
         self._engine.start()
         stack.callback(self._engine.stop)
         self._deltas = DeltaStore(data / "deltas")
@@ -204,6 +224,13 @@ class FleetServer:
         self.operations.desk.on_release = maker.wake
         maker.start()
         stack.callback(maker.stop)
+        cohorts = Pulse("drift", DRIFT_S, self.operations.drift.run, "drift was not added up")
+        self.operations.drift.is_driven = True
+        cohorts.start()
+        stack.callback(cohorts.stop)
+        signals = Pulse("signals", SIGNALS_S, self.operations.signals.step, "drift signals could not be looked for")
+        signals.start()
+        stack.callback(signals.stop)
         notifier = Notifier(self.operations.alerts, store, time.time)
         notifier.start()
         stack.callback(notifier.stop)
@@ -233,8 +260,7 @@ class FleetServer:
             url_of("https" if self._config.has_page_tls else "http", reachable(self._config.host), http),
             url_of("https", host, device),
             url_of("https", host, enrol),
-            host,
-            self._broker.port,
+            *self._broker.told,
             os.getpid(),
             str(page_tls(self._config, self._tls).get("ssl_certfile", "")),
         )
@@ -270,6 +296,10 @@ class FleetServer:
             _log.error("the broker has ended; it is started again")
             with contextlib.suppress(StropError):
                 await asyncio.to_thread(self._broker.start)
+
+
+def _own_files(folder: Path) -> LinkFiles:
+    return LinkFiles(folder / "ca.crt", folder / f"{SERVER_NAME}.crt", folder / f"{SERVER_NAME}.key")
 
 
 def _resolved(files: BrokerFiles) -> BrokerFiles:
@@ -312,8 +342,9 @@ def serve(data: Path, config: FleetConfig, on_ready: Callable[[Endpoints], None]
     endpoints = server.open()
 
     def ready() -> None:
-        endpoints.write(data)
-        on_ready(replace(endpoints, first_admin=server.operations.accounts.first_link()))
+        told = replace(endpoints, first_admin=server.operations.accounts.first_link())
+        endpoints.write(data)  # last: whoever reads it finds a server that has started
+        on_ready(told)
 
     try:
         asyncio.run(_run(server, ready))

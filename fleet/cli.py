@@ -10,12 +10,14 @@ import typer
 
 from fleet.commands.alert_cmd import alert
 from fleet.commands.backup_cmd import backup, restore
+from fleet.commands.broker_cmd import broker as broker_group
 from fleet.commands.capture_cmd import capture
 from fleet.commands.device_cmd import device
+from fleet.commands.drift_cmd import drift
 from fleet.commands.enrol_cmd import enrol
 from fleet.commands.group_cmd import groups
 from fleet.commands.ingest_cmd import dead_letters, retention
-from fleet.commands.look_cmd import audit, drift
+from fleet.commands.look_cmd import audit
 from fleet.commands.model_cmd import model
 from fleet.commands.options import Json, print_answer
 from fleet.commands.release_cmd import channel
@@ -41,12 +43,14 @@ GROUPS = {
     "dead-letters": dead_letters,
     "retention": retention,
     "alert": alert,
+    "drift": drift,
     "user": user,
     "api-token": api_token,
+    "broker": broker_group,
 }
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
-for verb in (trust, worker, drift, audit, backup, restore):
+for verb in (trust, worker, audit, backup, restore):
     app.command()(verb)
 
 Port = Annotated[int | None, typer.Option(help="0 takes any free port.")]
@@ -84,13 +88,17 @@ def serve(
         bool | None, typer.Option("--open-viewing", help="Let everybody on this machine look without a login.")
     ] = None,
     database: Annotated[str | None, typer.Option(help="postgresql://…; SQLite in the data folder without it.")] = None,
+    broker: Annotated[
+        str | None, typer.Option(help="mqtts://HOST:PORT of a broker that others run, its nodes with commas.")
+    ] = None,
+    device_broker: Annotated[str | None, typer.Option(help="HOST:PORT of that broker for devices.")] = None,
     ingest: Annotated[
         bool | None, typer.Option("--ingest/--no-ingest", help="Take telemetry here; not if workers do.")
     ] = None,
     log_format: Annotated[str, typer.Option(help="text, or json: one object a line.")] = "text",
     as_json: Json = False,
 ) -> None:
-    """Run the server with its own mosquitto until SIGTERM or Ctrl-C."""
+    """Run the server, with its own mosquitto unless --broker names another, until SIGTERM or Ctrl-C."""
     from fleet.adapters.logs import configure
     from fleet.config import Endpoints, load_config
 
@@ -107,6 +115,8 @@ def serve(
         page_tls=page_tls,
         open_viewing=open_viewing,
         database=database,
+        broker=broker,
+        device_broker=device_broker,
         ingest=ingest,
     )
     from fleet.app import serve as run  # after the settings were read: it loads much

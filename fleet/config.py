@@ -12,6 +12,7 @@ from typing import Any
 from edge_contract import durable
 from edge_contract.errors import StoreError, UsageError
 from edge_contract.topics import is_name
+from fleet.core.broker_url import read_address, read_urls
 
 __all__ = ["Endpoints", "FleetConfig", "load_config", "read_endpoints"]
 
@@ -36,6 +37,15 @@ class FleetConfig:
         database: ``postgresql://…``; SQLite in the data folder without it.
         ingest: Take telemetry in the server; false leaves it to ``strop fleet worker``.
         quarantine_clones: Put a device that is taken for cloned into quarantine without asking.
+        false_alarms_per_device_year: How many false drift alarms a healthy device may give in a year at most; 0 takes
+            limits that do not depend on how long a window is.
+        device_metrics: Tell Prometheus series of each device; false in fleets where that are too many.
+        broker: ``mqtts://…`` of a broker that others run, its nodes with commas; empty for an own mosquitto.
+        device_broker: ``HOST:PORT`` of that broker for devices; empty for the first URL's.
+        broker_ca: PEM of who signs that broker's certificate, or ``system``; empty for the fleet's own CA.
+        broker_certificate, broker_key: What the server shows to it; empty for the pair of the fleet's own CA.
+        broker_user: User name, where it asks for one; ``STROP_BROKER_USER`` goes before.
+        broker_password_file: File with one line; ``STROP_BROKER_PASSWORD`` goes before.
     """
 
     host: str = "127.0.0.1"
@@ -60,6 +70,15 @@ class FleetConfig:
     database: str = ""
     ingest: bool = True
     quarantine_clones: bool = False
+    false_alarms_per_device_year: float = 1.0
+    device_metrics: bool = True
+    broker: str = ""
+    device_broker: str = ""
+    broker_ca: str = ""
+    broker_certificate: str = ""
+    broker_key: str = ""
+    broker_user: str = ""
+    broker_password_file: str = ""
 
     @property
     def advertised(self) -> str:
@@ -120,12 +139,16 @@ def _checked(values: dict[str, Any], where: str) -> FleetConfig:
         raise UsageError(f"a broker without certificates beside devices on {config.host}", where=where, fix=fix)
     if not is_name(config.tenant):
         raise UsageError(f"{config.tenant!r} is not a tenant name", where=where)
+    if not 0 <= config.false_alarms_per_device_year <= 1000:
+        what = f"false_alarms_per_device_year = {config.false_alarms_per_device_year:g} is not between 0 and 1000"
+        raise UsageError(what, where=where)
     for key in ("retention_days", "rollup_days"):
         if getattr(config, key) <= 0:
             raise UsageError(f"{key} = {getattr(config, key):g} is not positive", where=where)
     if config.host in ("0.0.0.0", "::") and not config.public_host:
         raise UsageError(f"devices cannot reach '{config.host}'", where=where, fix="add --public-host NAME")
     _check_page(config, where)
+    _check_broker(config, where)
     return config
 
 
@@ -144,6 +167,34 @@ def _check_page(config: FleetConfig, where: str) -> None:
         raise UsageError(f"open_viewing would let everybody look who reaches {config.host}", where=where)
     if not 0 < config.session_idle_s <= config.session_max_s:
         raise UsageError("session_idle_s must be positive and at most session_max_s", where=where)
+
+
+def _check_broker(config: FleetConfig, where: str) -> None:
+    """Refuse settings of a broker by URL that contradict each other."""
+    if not config.broker:
+        named = ("ca", "certificate", "key", "user", "password_file")
+        keys = ("device_broker", *(f"broker_{name}" for name in named))
+        if given := [key for key in keys if getattr(config, key)]:
+            fix = "add broker = 'mqtts://HOST', or leave it out"
+            raise UsageError(f"{given[0]} is for a broker by URL, and none is named", where=where, fix=fix)
+        return
+    urls = read_urls(config.broker, where=f"{where}, broker")
+    if config.plain_mqtt_port:
+        raise UsageError("plain_mqtt_port is for an own mosquitto, and broker names another", where=where)
+    if config.device_broker:
+        read_address(config.device_broker, f"{where}, device_broker")
+    elif not urls.is_tls:
+        fix = "devices speak TLS: name its listener, device_broker = 'HOST:8883'"
+        raise UsageError("broker is without TLS, and device_broker is missing", where=where, fix=fix)
+    if not urls.is_tls and not all(is_loopback(host) for host, _ in urls.addresses):
+        fix = "use mqtts://"
+        raise UsageError(f"telemetry and orders would leave this machine in the clear ({urls})", where=where, fix=fix)
+    if bool(config.broker_certificate) != bool(config.broker_key):
+        raise UsageError("broker_certificate and broker_key go together", where=where)
+    given_ca = "" if config.broker_ca == "system" else config.broker_ca
+    for path in filter(None, (given_ca, config.broker_certificate, config.broker_key, config.broker_password_file)):
+        if not Path(path).is_file():
+            raise UsageError(f"no such file: {path}", where=where)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ from pathlib import Path
 
 from edge_contract.enrolment import SERVER_NAME
 from edge_contract.errors import StoreError, StropError
+from fleet.adapters.external_broker import ExternalBroker, login
 from fleet.adapters.feed import SWITCH_S, Feed
 from fleet.adapters.ingest import Ingest
 from fleet.adapters.judging import WindowJudge
 from fleet.adapters.link import Hears, LinkFiles
 from fleet.adapters.s3_blobs import open_blobs
 from fleet.adapters.stores import open_store
+from fleet.config import FleetConfig
 
 __all__ = ["GROUP", "WorkerPlace", "work"]
 
@@ -42,6 +44,8 @@ class WorkerPlace:
         tenant: Whose devices.
         broker: Host and port.
         blobs, blobs_endpoint: Of an object store; empty for the files in the data folder.
+        named: Settings that name a broker by URL, in place of the server's own.
+        false_alarms: Of drift, per device and year; 0 takes the contract's own limits.
     """
 
     data: Path
@@ -50,6 +54,8 @@ class WorkerPlace:
     broker: tuple[str, int]
     blobs: str = ""
     blobs_endpoint: str = ""
+    named: FleetConfig | None = None
+    false_alarms: float = 0.0
 
 
 def work(place: WorkerPlace, on_ready: Callable[[], None], stopped: threading.Event | None = None) -> None:
@@ -66,19 +72,26 @@ def work(place: WorkerPlace, on_ready: Callable[[], None], stopped: threading.Ev
     sys.setswitchinterval(SWITCH_S)
     ending = stopped or _on_signals()
     ca = place.data / "ca"
-    files = LinkFiles(ca / "ca.crt", ca / f"{SERVER_NAME}.crt", ca / f"{SERVER_NAME}.key")
-    if missing := [path for path in (files.ca, files.certificate, files.key) if not path.exists()]:
+    needed = [ca / "ca.crt", ca / f"{SERVER_NAME}.crt", ca / f"{SERVER_NAME}.key"]
+    if missing := [path for path in needed if not path.exists()]:
         raise StoreError("the server's keys are missing", where=str(missing[0]), fix="start 'strop fleet serve' first")
+    files = LinkFiles(needed[0], needed[1], needed[2])
+    if place.named is not None:
+        named = ExternalBroker(place.named, login(place.named, ca))
+        named.start(patience_s=_CONNECT_S, for_workers=True)
+        files = named.files
     store = open_store(place.data, place.database)
     try:
         hears = Hears(state=False, group=GROUP, member=f"{SERVER_NAME}-worker-{secrets.token_hex(6)}")
         feed = Feed(place.tenant, files, hears, lambda *said: ingest.hear(*said), lambda: ingest.flush())  # noqa: PLW0108
-        judge = WindowJudge(open_blobs(place.data, place.blobs, place.blobs_endpoint))
-        ingest = Ingest(store, judge, clock=time.time, publish=feed.acknowledge, wake=lambda: None)
+        judge = WindowJudge(open_blobs(place.data, place.blobs, place.blobs_endpoint), place.false_alarms)
+        ingest = Ingest(store, judge, clock=time.time, publish=feed.acknowledge, wake=lambda: None, tenant=place.tenant)
+        ingest.start()
         _connect(feed, place.broker, ending)
         on_ready()
         ending.wait()
         feed.stop()
+        ingest.stop()
     finally:
         store.close()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``strop``: one command, five groups, each imported only when it is called (ADR 3).
+"""``strop``: one command, six groups, each imported only when it is called (ADR 3).
 
 ``strop --version``, ``--help`` and ``doctor`` need nothing but typer. A group needs the extra of its role;
 when that is missing, the answer is the line that installs it. What a verb raises ends here: our own errors
@@ -41,6 +41,7 @@ GROUPS: Final[dict[str, Group]] = {
     "export": Group("export.cli", "workstation", "Write ONNX and TFLite, prove that they agree, sign a bundle."),
     "agent": Group("edge_agent.cli", "agent,agent-litert", "Enrol and run the agent on a device."),
     "fleet": Group("fleet.cli", "fleet", "Serve the fleet, roll out by waves, watch health and drift."),
+    "loop": Group("strop.loop.cli", "workstation,fleet", "Heal a drifting model: capture, teacher, recipe, rollout."),
     "bench": Group("benchmarks.cli", "workstation", "Compare two commands or artefacts honestly."),
 }
 

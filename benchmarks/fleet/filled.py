@@ -61,11 +61,9 @@ def fill(store: Store, count: int, now: float, *, windows: int = 2) -> None:
                 level = "ALARM" if number % 100 < 3 else "OK"
                 for i in range(windows):
                     bundle = record.running["vision"]
-                    values = (record.device, bundle, now - 600 * i, level, b"", b"{}")
-                    statement = (
-                        "INSERT INTO windows (device, bundle, time, level, summary, verdict) VALUES (?,?,?,?,?,?)"
-                    )
-                    db.execute(statement, values)
+                    values = (record.device, bundle, now - 600 * i, now - 600 * i, level, b"", b"{}")
+                    names = "device, bundle, time, received, level, summary, verdict"
+                    db.execute(f"INSERT INTO windows ({names}) VALUES (?,?,?,?,?,?,?)", values)
 
         store.write(job)
 

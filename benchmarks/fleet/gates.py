@@ -8,7 +8,6 @@ gate looks at each fleet again and again over hours, and one stop anywhere count
 
 import argparse
 import math
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.fleet.gate_windows import ROWS_OF_A_WINDOW, SimulatedWindows
+from benchmarks.fleet.header import header
 from fleet.core.evidence import DeviceEvidence, Moments, Span
 from fleet.core.gate_limits import GateLimits
 from fleet.core.gates import judge_wave
@@ -39,6 +40,8 @@ class Scenario:
         resemblance: Correlation of neighbouring rows.
         wander: Standard deviation of a device's slow walk over the time that is looked at.
         crashes: Crashes per device and day; of updated devices times ``crash_ratio``.
+        lost: Loss of accuracy, as drift windows estimate it; 0.05 = 5 points.
+        drifted: Growth of how unlike their reference the windows are, in deviations of z.
     """
 
     name: str
@@ -51,6 +54,8 @@ class Scenario:
     crashes: float = 0.05
     crash_ratio: float = 1.0
     rows: int = 240
+    lost: float = 0.0
+    drifted: float = 0.0
 
 
 SCENARIOS: Final = (
@@ -65,6 +70,10 @@ SCENARIOS: Final = (
     Scenario("errors + 2 points, canary of 1", treated=1, errors=0.02),
     Scenario("p95 + 50 %, no controls", controls=0, slower=0.5),
     Scenario("crashes .2 → 6 a day, canary of 10", treated=10, crash_ratio=30.0, crashes=0.2),
+    Scenario("accuracy − 5 points, canary of 5", lost=0.05, rows=720),
+    Scenario("accuracy − 5 points, canary of 10", treated=10, lost=0.05),
+    Scenario("windows drift by 4 deviations, canary of 5", drifted=4.0, rows=720),
+    Scenario("harmless, twelve hours", rows=720),
 )
 
 
@@ -110,12 +119,14 @@ class _Fleet:
         before = rng.geometric(crash) <= BEFORE_ROWS
         crash[: one.treated] *= one.crash_ratio
         self.crash_before, self.crash_at = before, rng.geometric(crash)
+        sizes = (n, one.treated, BEFORE_ROWS // ROWS_OF_A_WINDOW, one.rows // ROWS_OF_A_WINDOW)
+        self.windows = SimulatedWindows(sizes, one.lost, one.drifted, rng)
         self.sums = [_running(latency[:, :BEFORE_ROWS]), _running(latency[:, BEFORE_ROWS:])]
 
     def at(self, rows: int) -> list[DeviceEvidence]:
         """The evidence after so many rows."""
-        before = self._spans(0, BEFORE_ROWS, self.crash_before)
-        after = self._spans(1, rows, self.crash_at <= rows)
+        before = self.windows.add(self._spans(0, BEFORE_ROWS, self.crash_before), 0, BEFORE_ROWS)
+        after = self.windows.add(self._spans(1, rows, self.crash_at <= rows), 1, rows)
         pairs = zip(before, after, strict=True)
         return [DeviceEvidence(f"d{i}", i < self.one.treated, b, a) for i, (b, a) in enumerate(pairs)]
 
@@ -168,13 +179,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(words)
     begun = time.monotonic()
+    print("\n".join(header("benchmarks.fleet.gates", words)))
     print("| fleet | stopped | share [95 %] | median |\n|---|---:|---:|---:|")
     for scenario in SCENARIOS:
         print(_line(run(replace(scenario), asked.runs, seed=asked.seed)), flush=True)
     spent = time.monotonic() - begun
-    print(
-        f"\nA look every 5 rows (a row a minute) over 4 h; {platform.processor() or platform.machine()}, {spent:.0f} s"
-    )
+    print(f"\nA look every 5 rows (a row a minute) over 4 h; {spent:.0f} s")
 
 
 if __name__ == "__main__":

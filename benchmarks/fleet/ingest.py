@@ -9,25 +9,29 @@
 One batch is 1 KB on the wire, one metric row of another device each time. A rate is batches by the time from the
 first publish to the last message (bare) or to the last ``tm/ack`` at the publisher (workers). Broker, publishers and
 subscriber speak TLS as in a fleet. Each turn runs all ways one after the other; quoted is the median of the turns'
-ratios to bare. Then the publishers keep half of each way's rate, and the times from publish to ack are taken.
+ratios to bare with its 95 % interval. In each turn the publishers then keep half of each way's rate (its median so far)
+for a while, and the times from publish to ack are taken: quoted are the medians of the turns' quantiles. CPU is what
+receiver and broker took for a batch, which other work on the machine changes less than it changes rates.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 from benchmarks.fleet import postgres
-from benchmarks.machine import describe
+from benchmarks.fleet.header import header
+from benchmarks.quantiles import median_interval
 from edge_contract.enrolment import SERVER_NAME
 from edge_contract.messages import DesiredState
 from fleet.adapters import ca, credentials, tables
@@ -36,7 +40,7 @@ from fleet.adapters.database import Connection
 from fleet.adapters.stores import open_store
 from fleet.core.inventory import DeviceRecord
 
-__all__ = ["Bench", "Way", "main", "measure", "table"]
+__all__ = ["Bench", "Run", "Seen", "Way", "main", "measure", "table"]
 
 TENANT: Final = "default"
 HOST: Final = "127.0.0.1"
@@ -51,6 +55,52 @@ class Way:
     name: str
     database: str = ""
     workers: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: batches a second, and microseconds of processor for a batch in receiver and broker."""
+
+    rate: float
+    receiver_us: float
+    broker_us: float
+
+
+@dataclass
+class Seen:
+    """All runs of one way, and of each run at half the rate the median and the 99th percentile in ms."""
+
+    runs: list[Run] = field(default_factory=list)
+    waits: list[tuple[float, float]] = field(default_factory=list)
+    acked: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Median of the runs' rates."""
+        return median(run.rate for run in self.runs)
+
+    def to_json(self, bare: "Seen") -> dict[str, Any]:
+        """Return the figures; the ratio is of each run to the bare one of its turn."""
+        pairs = zip(self.runs, bare.runs, strict=True)
+        found: dict[str, Any] = {
+            "rates": [run.rate for run in self.runs],
+            "rate": self.rate,
+            "ratio": asdict(median_interval([mine.rate / its.rate for mine, its in pairs])),
+            "receiver_us": median(run.receiver_us for run in self.runs),
+            "broker_us": median(run.broker_us for run in self.runs),
+        }
+        if self.waits:
+            p50, p99 = zip(*self.waits, strict=True)
+            found |= {"p50_ms": median(p50), "p99_ms": median(p99), "worst_p99_ms": max(p99), "acked": self.acked}
+        return found
+
+
+def _cpu_s(pids: list[int]) -> float:
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Bench:
@@ -87,18 +137,21 @@ class Bench:
         store.write(job)
         store.close()
 
-    def rate(self, way: Way, count: int, seq: int) -> float:
-        """Return batches a second."""
+    def rate(self, way: Way, count: int, seq: int) -> Run:
+        """Return one run's figures."""
         with self._receiver(way, count) as receiver, self._publishers(count, seq, acks=way.workers > 0) as publishers:
+            theirs, brokers = [one.pid for one in receiver], [self.broker.pid]
+            before = _cpu_s(theirs), _cpu_s(brokers)
             found = _go(publishers)
             ended: float = max(one["ended"] for one in found)
             began: float = min(one["began"] for one in found)
-            if receiver is not None:
-                told = _line(receiver)
+            if not way.workers:
+                told = _line(receiver[0])
                 ended = told["ended"] if told["count"] == count else float("inf")
             elif sum(len(one["waits"]) for one in found) < count:
                 raise RuntimeError(f"{way.name}: not every batch was acknowledged")
-        return count / (ended - began)
+            spent = _cpu_s(theirs) - before[0], _cpu_s(brokers) - before[1]
+        return Run(count / (ended - began), 1e6 * spent[0] / count, 1e6 * spent[1] / count)
 
     def waits(self, way: Way, count: int, seq: int, rate: float) -> list[float]:
         """Return the seconds from publish to ack at a rate."""
@@ -111,17 +164,15 @@ class Bench:
         return {"ca": str(folder / "ca.crt"), "host": HOST, "port": self.broker.port, "tenant": TENANT, **pair}
 
     @contextlib.contextmanager
-    def _receiver(self, way: Way, count: int) -> Iterator[subprocess.Popen[str] | None]:
+    def _receiver(self, way: Way, count: int) -> Iterator[list[subprocess.Popen[str]]]:
         if not way.workers:
             with _process(["-m", "benchmarks.fleet.subscriber"], {**self._settings(), "count": count}) as process:
-                yield process
+                yield [process]
             return
         words = ["fleet", "worker", "--data", str(self.data), "--broker", f"{HOST}:{self.broker.port}"]
         words += ["--database", way.database] if way.database else []
         with contextlib.ExitStack() as stack:
-            for _ in range(way.workers):
-                stack.enter_context(_process(["-c", _START, *words], None))
-            yield None
+            yield [stack.enter_context(_process(["-c", _START, *words], None)) for _ in range(way.workers)]
 
     @contextlib.contextmanager
     def _publishers(
@@ -169,29 +220,42 @@ def _line(process: subprocess.Popen[str]) -> Any:
 
 
 def measure(bench: Bench, ways: list[Way], turns: int, count: int) -> dict[str, Any]:
-    """Return rates of all turns, ratios to bare, and times to the ack at half of each rate."""
-    rates: dict[str, list[float]] = {way.name: [] for way in ways}
-    per_turn = -(-count // bench.devices)
-    for turn in range(turns):
+    """Return what ``Seen.to_json`` says of each way."""
+    seen, seq = {way.name: Seen() for way in ways}, 1
+    per_run = -(-count // bench.devices)
+    for _ in range(turns):
         for way in ways:
-            rates[way.name].append(bench.rate(way, count, 1 + turn * per_turn))
-    bare, found, seq = rates[ways[0].name], {}, 1 + turns * per_turn
-    for way in ways:
-        ratios = [mine / its for mine, its in zip(rates[way.name], bare, strict=True)]
-        found[way.name] = {"rates": rates[way.name], "ratio": median(ratios)}
-        if way.workers:
-            waits = bench.waits(way, count, seq, median(rates[way.name]) / 2)
-            at = [waits[min(len(waits) - 1, int(len(waits) * q))] * 1000 for q in (0.5, 0.99)]
-            found[way.name] |= {"p50_ms": at[0], "p99_ms": at[1], "acked": len(waits)}
-    return found
+            one = seen[way.name]
+            one.runs.append(bench.rate(way, count, seq))
+            seq += per_run  # every run has rows of its own: rows that are there already cost less
+            if way.workers:
+                waits = bench.waits(way, count, seq, one.rate / 2)
+                one.waits.append((_quantile_ms(waits, 0.5), _quantile_ms(waits, 0.99)))
+                one.acked += len(waits)
+                seq += per_run
+    return {name: one.to_json(seen[ways[0].name]) for name, one in seen.items()}
+
+
+def _quantile_ms(ordered: list[float], q: float) -> float:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * q))] * 1000
 
 
 def table(found: dict[str, Any]) -> str:
     """Return the answer for people."""
-    lines = ["way                    batches/s   of bare   p50 ms   p99 ms (publish to ack at half the rate)"]
+    lines = [
+        "                                  of bare                CPU µs a batch    publish to ack at half the rate",
+        "way                    batches/s  median [95 %]      receiver  broker    p50 ms   p99 ms  worst p99  acks",
+    ]
     for name, one in found.items():
-        waits = f"{one['p50_ms']:8.1f} {one['p99_ms']:8.1f}" if "p50_ms" in one else ""
-        lines.append(f"{name:20s} {median(one['rates']):11.0f} {100 * one['ratio']:8.1f} % {waits}".rstrip())
+        ratio = one["ratio"]
+        words = f"{100 * ratio['median']:5.1f} % [{100 * ratio['low']:.0f}, {100 * ratio['high']:.0f}]"
+        cpu = f"{one['receiver_us']:8.0f} {one['broker_us']:7.0f}"
+        waits = (
+            "p50_ms" in one and f"{one['p50_ms']:8.1f} {one['p99_ms']:8.1f} {one['worst_p99_ms']:10.1f} {one['acked']}"
+        )
+        lines.append(f"{name:20s} {one['rate']:11.0f}  {words:19s} {cpu}  {waits or ''}".rstrip())
+    turns = len(next(iter(found.values()))["rates"])
+    lines.append(f"medians of {turns} turns; the interval holds the median with {100 * ratio['coverage']:.0f} %")
     return "\n".join(lines)
 
 
@@ -205,7 +269,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="most workers")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    command, machine = " ".join(["python -m benchmarks.fleet.ingest", *sys.argv[1:]]), str(describe())
+    machine, command = header("benchmarks.fleet.ingest")
     folder = Path(tempfile.mkdtemp(prefix="strop-ingest-"))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -22,6 +22,7 @@ import httpx
 import uvicorn
 
 from benchmarks.fleet.filled import fill, fill_rollout
+from benchmarks.fleet.header import header
 from fleet.adapters import credentials
 from fleet.adapters.blobs import BlobStore
 from fleet.adapters.desk import Addresses
@@ -117,14 +118,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    machine, command = header("benchmarks.fleet.page")
     with tempfile.TemporaryDirectory() as folder:
         found = measured(Path(folder), asked.devices, asked.rounds)
     found["all pages"] = [value for values in found.values() for value in values]
     table: dict[str, Any] = {page: _row(values) for page, values in found.items()}
     if asked.json:
-        print(json.dumps({"devices": asked.devices, "rounds": asked.rounds, "pages": table}, indent=1))
+        document = {"machine": machine, "command": command, "devices": asked.devices, "rounds": asked.rounds}
+        print(json.dumps({**document, "pages": table}, indent=1))
         return
-    print(f"{asked.devices} devices, {asked.rounds} rounds\n{'page':44} {'p50 ms':>8} {'p95 ms':>8} {'CPU ms':>8}")
+    print(f"{machine}\n{command}\n{asked.devices} devices, {asked.rounds} rounds")
+    print(f"{'page':44} {'p50 ms':>8} {'p95 ms':>8} {'CPU ms':>8}")
     for page, row in table.items():
         print(f"{page:44} {row['p50_ms']:8.1f} {row['p95_ms']:8.1f} {row['cpu_ms']:8.1f}")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.fleet.filled import fill
+from benchmarks.fleet.header import header
 from edge_contract import canonical
 from fleet.adapters import fleet_query, labels
 from fleet.adapters.database import Connection
@@ -97,6 +98,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, default=10_000)
     asked = parser.parse_args(words)
+    print("\n".join(header("benchmarks.fleet.queries", words)))
+    print(f"{asked.devices} devices, medians of {_TIMES}")
     print(f"{'query':62} {'fit':>6} {'wall':>9} {'processor':>10}")
     for text, count, wall, processor in measured(asked.devices):
         print(f"{text:62} {count:6} {wall:6.0f} ms {processor:7.0f} ms")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from benchmarks.fleet.header import header
 from edge_contract.jobs import JobStatus
 from edge_contract.messages import JOB_PER_MODEL, DesiredState, ModelState, ReportedState
 from edge_contract.states import Phase, Status
@@ -108,6 +109,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--devices", type=int, default=10_000)
     devices = parser.parse_args().devices
+    print("\n".join(header("benchmarks.fleet.rollout_steps")))
+    print(f"{devices} devices; medians, ms")
     with tempfile.TemporaryDirectory() as folder:
         for name, value in measure(Path(folder), devices).items():
             print(f"{name:<32}{value:10.1f}")

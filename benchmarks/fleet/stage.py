@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,9 +117,9 @@ class Stage:
             time.sleep(0.05)
         self.endpoints = json.loads((self.data / "endpoints.json").read_text())
 
-    @property
+    @cached_property
     def client(self) -> FleetClient:
-        """The operators' client."""
+        """The operators' client; one for all calls, since each new one reads the system's certificates."""
         return connect(self.data, "", None)
 
     @property
@@ -154,6 +155,10 @@ class Stage:
         """Return a rollout as the API shows it."""
         found: dict[str, Any] = self.client.call("GET", f"/rollouts/{name}")
         return found
+
+    def waves(self, name: str) -> dict[str, Any]:
+        """Return a rollout with its waves in numbers: what is asked again and again has to cost the server little."""
+        return next(one for one in self.client.call("GET", "/rollouts") if one["id"] == name)
 
     def rss_mb(self, pid: int) -> float:
         """Return a process's resident memory in megabytes."""

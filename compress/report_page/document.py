@@ -7,6 +7,7 @@ from typing import Final
 
 from compress.report import CompressionReport, StepReport
 from compress.report_page import steps as drawn
+from compress.report_page.checks import checks_section
 from compress.report_page.ladder import ladder_section
 from compress.report_page.layers import fidelity_section, sensitivity_section
 from compress.report_page.pareto import pareto_pictures
@@ -19,7 +20,9 @@ FEW_NOTES: Final = 6
 
 def page(report: CompressionReport) -> str:
     """Return the page; the same report gives the same bytes."""
-    parts = [_head(report), _tiles(report), "<h2>On the test split</h2>", _test(report), _budget(report)]
+    parts = [_head(report), _tiles(report), "<h2>On the test split</h2>", _test(report), _new(report), _budget(report)]
+    if report.checks:
+        parts += ["<h2>Checks</h2>", checks_section(report.checks)]
     if report.steps:
         parts += [_steps(report), _pareto(report)]
     if report.ladder:
@@ -95,6 +98,16 @@ def _test(report: CompressionReport) -> str:
         else ""
     )
     return f'{made}{change}<p class="quiet">Read once, after every decision.</p>'
+
+
+def _new(report: CompressionReport) -> str:
+    """What was asked of inputs without labels: only the teacher answers for them."""
+    if not report.new:
+        return ""
+    rows = [[row.name, str(row.score)] for row in report.new]
+    made = table(["model", "agreement with the teacher [95 %]"], rows)
+    words = "None of them was trained on, calibrated or chosen by."
+    return f'<h2>On inputs without labels</h2>{made}<p class="quiet">{words}</p>'
 
 
 def _budget(report: CompressionReport) -> str:

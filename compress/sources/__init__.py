@@ -3,6 +3,7 @@
 
 from compress.sources.answers import answered, load_answered, load_validation, with_answers
 from compress.sources.data import Tensors, load_augment, load_data, tensors
+from compress.sources.mixing import calibrated, mixed
 from compress.sources.models import check_kept, check_teacher, labels_for, load_model, load_teacher, notes_of
 from compress.sources.names import resolve
 from compress.splits import DataSplits, SealedSplit, Split, WorkingData, split_by_class
@@ -14,6 +15,7 @@ __all__ = [
     "Tensors",
     "WorkingData",
     "answered",
+    "calibrated",
     "check_kept",
     "check_teacher",
     "labels_for",
@@ -23,6 +25,7 @@ __all__ = [
     "load_model",
     "load_teacher",
     "load_validation",
+    "mixed",
     "notes_of",
     "resolve",
     "split_by_class",

@@ -35,7 +35,7 @@ def with_answers(recipe: Recipe, split: Split, model: Logits) -> Split:
     """Return a split with the model's answers as its classes; one that has labels is returned as it is."""
     if recipe.data.metric != "agreement" or split.is_labelled:
         return split
-    return Split(split.x, predict(model, tensors(recipe, split).x).argmax(1).numpy())
+    return replace(split, y=predict(model, tensors(recipe, split).x).argmax(1).numpy())
 
 
 def answered(recipe: Recipe, data: WorkingData, entering: nn.Module, teacher: nn.Module | None) -> WorkingData:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from compress.splits import NAMES, UNLABELLED, DataSplits, Split, sizes_of, split_by_class, split_by_group
 from edge_contract.errors import DataError
 
-__all__ = ["read_archive", "read_inputs"]
+__all__ = ["read_archive", "read_inputs", "read_labelled"]
 
+ABOUT = "about_"
+"""How the names of arrays with metadata begin."""
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -20,7 +22,7 @@ def read_archive(path: Path, *, seed: int) -> DataSplits:
 
     Arrays ``x`` and ``y`` are split by class; with ``group`` (a person, a recording) so that no group stands in two
     splits; ``x`` alone is split at random. ``train_x``, ``train_y`` and so on are taken as they are. ``labels`` names
-    the classes.
+    the classes. ``about_site`` (or ``train_about_site`` …) is metadata called ``site``, and so is ``group``.
 
     Raises:
         DataError: No archive, arrays missing, or of different lengths.
@@ -36,9 +38,21 @@ def read_archive(path: Path, *, seed: int) -> DataSplits:
             word = "labels" if name == "y" else "groups"
             what = f"{len(x)} inputs and {len(arrays[name])} {word}"
             raise DataError(what, where=str(path), fix=f"give one {word[:-1]} per input")
+    words: dict[str, Any] = {"seed": seed, "labels": labels, "metadata": _metadata(arrays, ABOUT, len(x), path)}
     if "group" in arrays:
-        return split_by_group(x, _classes(y, path), arrays["group"], seed=seed, labels=labels)
-    return split_by_class(x, _classes(y, path), sizes_of(len(x)), seed=seed, labels=labels)
+        words["metadata"].setdefault("group", arrays["group"])
+        return split_by_group(x, _classes(y, path), arrays["group"], **words)
+    return split_by_class(x, _classes(y, path), sizes_of(len(x)), **words)
+
+
+def _metadata(arrays: Arrays, prefix: str, count: int, path: Path) -> Arrays:
+    """Return the arrays whose names begin so, by the rest of their names."""
+    found = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    for name, array in found.items():
+        if array.shape != (count,):
+            what = f"'{prefix}{name}' of shape {list(array.shape)} for {count} inputs"
+            raise DataError(what, where=str(path), fix="give one value for each input")
+    return found
 
 
 def read_inputs(path: Path) -> NDArray[Any]:
@@ -52,6 +66,20 @@ def read_inputs(path: Path) -> NDArray[Any]:
         what = f"arrays {', '.join(sorted(arrays)) or 'none'}; x is missing"
         raise DataError(what, where=str(path), fix="write the inputs as x")
     return arrays["x"]
+
+
+def read_labelled(path: Path) -> Split:
+    """Return ``x`` with its classes ``y``, and ``about_name`` as what each input is called.
+
+    Raises:
+        DataError: No archive, one of both is missing, or they are of different lengths.
+    """
+    arrays = _arrays(path)
+    missing = [name for name in ("x", "y") if name not in arrays]
+    if missing or len(arrays["x"]) != len(arrays["y"]):
+        what = f"{missing[0]} is missing" if missing else f"{len(arrays['x'])} inputs and {len(arrays['y'])} labels"
+        raise DataError(what, where=str(path), fix="write it with numpy.savez(path, x=…, y=…)")
+    return Split(arrays["x"], _classes(arrays["y"], path), _metadata(arrays, ABOUT, len(arrays["x"]), path))
 
 
 def _arrays(path: Path) -> Arrays:
@@ -82,5 +110,6 @@ def _as_they_are(arrays: Arrays, labels: tuple[str, ...], path: Path) -> DataSpl
     parts = []
     for name in NAMES:
         x = arrays[f"{name}_x"]
-        parts.append(Split(x, _classes(arrays.get(f"{name}_y", np.full(len(x), UNLABELLED)), path)))
+        y = _classes(arrays.get(f"{name}_y", np.full(len(x), UNLABELLED)), path)
+        parts.append(Split(x, y, _metadata(arrays, f"{name}_{ABOUT}", len(x), path)))
     return DataSplits(parts[0], parts[1], parts[2], parts[3], labels)

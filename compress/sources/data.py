@@ -2,17 +2,16 @@
 """The four splits of a recipe's data, from wherever it says, and as the tensors that networks take."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from compress.named_sources import NPZ
 from compress.recipe import Recipe
-from compress.sources.archives import read_archive, read_inputs
+from compress.sources.archives import read_archive
 from compress.sources.names import call, resolve
+from compress.sources.unlabelled import read_unlabelled
 from compress.splits import DataSplits, SealedSplit, Split, WorkingData, separate
 from compress.trainer import Augment
 from edge_agent.runner import preprocess
@@ -42,7 +41,8 @@ def load_data(recipe: Recipe) -> tuple[WorkingData, SealedSplit]:
     where = f"{recipe.where('data')} source {recipe.data.source!r}"
     splits = _splits(recipe, where)
     needs_labels = recipe.data.metric != "agreement"
-    return separate(splits, where=where, needs_labels=needs_labels, unlabelled=_unlabelled(recipe))
+    more, held_out = read_unlabelled(recipe)
+    return separate(splits, where=where, needs_labels=needs_labels, unlabelled=more, held_out=held_out)
 
 
 def _splits(recipe: Recipe, where: str) -> DataSplits:
@@ -68,26 +68,6 @@ def _from_callable(recipe: Recipe, where: str) -> DataSplits:
         fix = "return compress.sources.DataSplits(train, calibration, validation, test)"
         raise DataError(f"returned a {type(splits).__name__}", where=where, fix=fix)
     return splits
-
-
-def _unlabelled(recipe: Recipe) -> NDArray[Any] | None:
-    """Return the inputs that ``[data] unlabelled`` names, raw, or None."""
-    name = recipe.data.unlabelled
-    if not name:
-        return None
-    if name.endswith("/"):
-        from compress.sources.folders import read_images
-
-        return read_images(recipe.file(name), recipe.preprocess)
-    if name.endswith(NPZ):
-        return read_inputs(recipe.file(name))
-    where = f"{recipe.where('data')} unlabelled {name!r}"
-    function = resolve(name, where=recipe.where("data"), key="unlabelled", folder=recipe.path.parent)
-    found = call(function, name, where, DataError)
-    found = found.x if isinstance(found, Split) else found
-    if not isinstance(found, np.ndarray):
-        raise DataError(f"returned a {type(found).__name__}", where=where, fix="return an array of inputs [N, …]")
-    return found
 
 
 def tensors(recipe: Recipe, split: Split) -> Tensors:

@@ -16,7 +16,7 @@ from edge_agent.runner.images import arrange
 from edge_contract.errors import DataError, MissingDependencyError
 from edge_contract.preprocess import Preprocess, Preprocessing
 
-__all__ = ["read_folder", "read_images"]
+__all__ = ["read_folder", "read_images", "read_labelled_images"]
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 Image = NDArray[np.uint8]
@@ -57,6 +57,26 @@ def read_images(folder: Path, preprocess: Preprocessing) -> NDArray[Any]:
     """
     found = _check_kind(preprocess, folder)
     return _stacked([(path, "") for path, _ in _files(folder)], (), found, folder)[0]
+
+
+def read_labelled_images(folder: Path, preprocess: Preprocessing, labels: tuple[str, ...]) -> Split:
+    """Return the images of a folder ``CLASS/*.png`` with their classes, and their paths as metadata ``name``.
+
+    Args:
+        folder: Classes that it lacks are no fault.
+        preprocess: Of the recipe.
+        labels: Names of the classes, in the order of the model's outputs.
+
+    Raises:
+        DataError, MissingDependencyError: As ``read_folder``; or a class that the model does not know.
+    """
+    kind, named = _check_kind(preprocess, folder), _files(folder)
+    unknown = next((name for _, name in named if name not in labels), None)
+    if unknown is not None:
+        what = f"class folder '{unknown}' is none of the model's classes" if unknown else "images without class folders"
+        raise DataError(what, where=str(folder), fix=nearest(unknown, labels, verb="rename it to"))
+    x, y = _stacked(named, labels, kind, folder)
+    return Split(x, y, {"name": np.array([str(path.relative_to(folder)) for path, _ in named])})
 
 
 def _check_kind(preprocess: Preprocessing, folder: Path) -> Preprocess:

@@ -58,7 +58,8 @@ def read_table(path: Path, data: DataSource, preprocess: Preprocessing, *, seed:
     else:
         x = _shaped(values, data.shape, path)
     if groups is not None:
-        return split_by_group(x, y, groups, seed=seed, labels=labels)
+        metadata = {data.group: groups} if data.group else {}
+        return split_by_group(x, y, groups, seed=seed, labels=labels, metadata=metadata)
     return split_by_class(x, y, sizes_of(len(x)), seed=seed, labels=labels)
 
 

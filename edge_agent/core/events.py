@@ -104,13 +104,15 @@ class Sample:
     """What is read once a second: the runner's counters, the board's health as plain numbers, and the conditions.
 
     ``counters`` is (epoch, bundle id, counts since the epoch began), or None while no runner writes; ``times`` is the
-    fine histogram of the same inferences' times, empty where the runner is older than it.
+    fine histogram of the same inferences' times, empty where the runner is older than it; ``seed`` is fresh chance, for
+    noise on what leaves, and empty where none was asked for.
     """
 
     counters: tuple[int, str, Counters] | None = None
     health: Mapping[str, Any] = field(default_factory=dict)
     conditions: Conditions = Conditions()
     times: tuple[int, ...] = ()
+    seed: bytes = b""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

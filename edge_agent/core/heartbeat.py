@@ -134,6 +134,6 @@ def send(state: State, at: Instant) -> Outcome:
 
 def close(lane: Lane, at: Instant) -> LaneOutcome:
     """Close the open window, and let the runner end for good."""
-    windows, effects = telemetry.close(lane.windows, lane.sample.health, at)
+    windows, effects = telemetry.close(lane.windows, lane.sample.health, at, lane.settings, lane.sample.seed)
     runner = replace(lane.runner, stopping=True, start_at=float("inf"))
     return replace(lane, windows=windows, runner=runner), effects

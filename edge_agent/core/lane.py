@@ -8,6 +8,7 @@ from typing import Any, Final
 from edge_agent.core.events import Sample, Slots
 from edge_agent.core.execution import POINTER_MAY_HAVE_MOVED, Update
 from edge_agent.core.ladder import Ladder, Rungs
+from edge_agent.core.privacy import Spent
 from edge_agent.core.runner import Runner, Wanted
 from edge_agent.core.settings import Settings
 from edge_agent.core.swap import STOP
@@ -35,6 +36,7 @@ class Identity:
         defaults: Settings of agent.toml.
         outbox_bytes: Most bytes that the outbox may hold.
         commands: Names of heavy commands that the rim can carry out.
+        allows_captures: The person at the device lets raw inputs leave it.
     """
 
     device: str
@@ -46,6 +48,7 @@ class Identity:
     defaults: Settings = field(default_factory=Settings)
     outbox_bytes: int = 16 * 1024 * 1024
     commands: tuple[str, ...] = ()
+    allows_captures: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Lane:
             "update": self.update.to_json(),
             "window_floor": self.window_floor,
             "drift": {"bundle": self.windows.bundle, "state": drift.to_json()} if drift else None,
+            **({"privacy": self.windows.spent.to_json()} if self.windows.spent.epsilon else {}),
         }
 
     def remember(self, document: Mapping[str, Any]) -> "Lane":
@@ -130,6 +134,8 @@ class Lane:
         windows, drift = self.windows, document.get("drift")
         if drift:
             windows = replace(windows, bundle=drift["bundle"], drift=DriftState.from_json(drift["state"]))
+        if "privacy" in document:
+            windows = replace(windows, spent=Spent.from_json(document["privacy"]))
         return replace(
             self,
             model=self.model or document.get("model", ""),

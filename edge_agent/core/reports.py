@@ -13,6 +13,7 @@ from edge_agent.core.update import report
 from edge_contract import canonical
 from edge_contract.jobs import JobStatus
 from edge_contract.messages import (
+    CAPTURES,
     JOB_PER_MODEL,
     SELF_UPDATE,
     SHADOW_TRIAL,
@@ -100,13 +101,18 @@ def reported(state: State, at: Instant) -> Publish:
         outbox=state.outbox.report(),
         health=health,
         time=at.wall,
-        features=(JOB_PER_MODEL, SHADOW_TRIAL, *((SELF_UPDATE,) if state.software else ())),
+        features=_features(state),
         unrecognized={
             "source": state.first.runner.source,
             "utc_offset_s": state.first.sample.conditions.utc_offset_s,
         },
     )
     return Publish("twin/reported", said.to_bytes(), retain=True)
+
+
+def _features(state: State) -> tuple[str, ...]:
+    update, captures = (SELF_UPDATE,) if state.software else (), (CAPTURES,) if state.me.allows_captures else ()
+    return (JOB_PER_MODEL, SHADOW_TRIAL, *update, *captures)
 
 
 def tell_changes(state: State, at: Instant) -> tuple[State, list[Effect]]:

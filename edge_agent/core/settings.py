@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
+from edge_contract.alarm_setting import RATE_SETTING
 from edge_contract.canonical import as_float
 from edge_contract.errors import ContractError
 from edge_contract.maintenance import parse_window
@@ -20,8 +21,8 @@ class Settings:
 
     Attributes:
         source: Name of the declared source that feeds the runner; empty means none.
-        window_inferences: A drift window closes after this many inferences,
-        window_s: or after this many seconds, if it saw any.
+        window_inferences: A drift window closes after this many sampled inferences, and never with fewer than 64,
+        window_s: or after this many seconds, if it sampled 64; after a day with whatever it saw.
         heartbeat_s: Seconds between two reports.
         update_windows: When a new model may be switched on, such as ``Mon-Fri 22:00-05:00``; empty means always.
         update_clock: The windows' clock: ``local`` or ``utc``.
@@ -29,11 +30,14 @@ class Settings:
         metered: The link costs money: downloads wait,
         metered_kbps: or are limited to so many kilobytes per second, if this is not 0.
         min_battery_percent, max_temperature_c: An update begins only on this side of them; 0: not asked for.
+        noise_epsilon: Differential privacy of one window's counts; 0: no noise. A person at the device says it alone.
+        noise_daily: The most that the windows of one day may use up together.
+        false_alarms_per_year: Of drift, at most, while nothing has moved; 0: limits that ask for no rate.
         swap: ``hot``: the new model is loaded beside the old one; ``stop``: after it was stopped; ``auto``: by memory.
     """
 
     source: str = ""
-    window_inferences: int = 200
+    window_inferences: int = 1000
     window_s: float = 3600.0
     heartbeat_s: float = 10.0
     update_windows: tuple[str, ...] = ()
@@ -44,12 +48,17 @@ class Settings:
     min_battery_percent: int = 0
     max_temperature_c: float = 0.0
     swap: str = "auto"
+    noise_epsilon: float = 0.0
+    noise_daily: float = 48.0
+    false_alarms_per_year: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form; rules for updates are named where they differ from what every device does."""
         rules = {name: getattr(self, name) for name in POLICY if getattr(self, name) != _DEFAULTS[name]}
         if self.update_windows:
             rules.update(update_windows=list(self.update_windows), update_clock=self.update_clock)
+        if self.false_alarms_per_year:
+            rules[RATE_SETTING] = self.false_alarms_per_year
         return {
             "source": self.source,
             "window_inferences": self.window_inferences,
@@ -123,6 +132,7 @@ POLICY: Final[Mapping[str, Callable[[Any], Any]]] = {
 SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "source": _text,
     "window_inferences": _count(10, 10_000_000),
+    RATE_SETTING: _number(0.0, 1000.0, "in a year"),
     "window_s": _number(1.0, 30 * 86400.0, "seconds"),
     "heartbeat_s": _number(0.5, 86400.0, "seconds"),
     **POLICY,

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from edge_agent.core.effects import Effect, Note
+from edge_agent.core.effects import Effect, Note, Save
 from edge_agent.core.events import Instant, Sample
+from edge_agent.core.privacy import FEW, Released, Spent, draws, released
+from edge_agent.core.subwindows import PART_S, Ring, onset_ms
 from edge_agent.core.twin import Settings
 from edge_contract import latency
+from edge_contract.alarm_setting import limits_of
 from edge_contract.counts import Counters, latency_quantile_us
 from edge_contract.errors import ContractError
 from edge_contract.profile import ReferenceProfile
@@ -24,8 +27,9 @@ from edge_contract.verdict import DriftState, judge
 
 __all__ = ["Meter", "Windows", "close", "median_us", "observe"]
 
-FEW: Final = 64
-"""A window below this many samples is marked as partial."""
+_MOST_WAITS: Final = 24
+"""A window that samples too little stays open for so many times its time at most: a day of hours."""
+_DEFAULT: Final = Settings()
 
 Reading = tuple[int, str, Counters]
 
@@ -43,6 +47,9 @@ class Windows:
         profile: The bundle's reference profile, None while unknown.
         drift: Evidence that is carried from window to window.
         warm: Lowest, sum, highest temperature and their number.
+        ring: The last day in parts of ten minutes,
+        part, part_opened: the reading at which the open part began, and when.
+        spent: Of the budget of a day with noise.
     """
 
     device: str
@@ -55,6 +62,10 @@ class Windows:
     profile: ReferenceProfile | None = None
     drift: DriftState | None = None
     warm: tuple[float, float, float, int] | None = None
+    ring: Ring = field(default_factory=Ring)
+    part: Reading | None = None
+    part_opened: Instant = field(default_factory=lambda: Instant(0.0, 0.0))
+    spent: Spent = field(default_factory=Spent)
 
     @property
     def counted(self) -> Counters | None:
@@ -72,50 +83,99 @@ def observe(windows: Windows, sample: Sample, settings: Settings, at: Instant) -
         return windows, []
     effects: list[Effect] = []
     if windows.base is None or windows.base[:2] != reading[:2]:
-        windows, effects = close(windows, sample.health, at)
+        windows, effects = close(windows, sample.health, at, settings, sample.seed)
         fresh = reading[1] != windows.bundle
-        kept = replace(windows, bundle=reading[1], profile=None, drift=None) if fresh else windows
+        kept = replace(windows, bundle=reading[1], profile=None, drift=None, ring=Ring()) if fresh else windows
         # The runner's counters start at zero with an epoch, so nothing of its first second is lost.
-        zero = Counters.zero(reading[2].slots)
-        return replace(kept, base=(reading[0], reading[1], zero), latest=reading, opened=at), effects
+        base = (reading[0], reading[1], reading[2].emptied())
+        return replace(kept, base=base, latest=reading, opened=at, part=base, part_opened=at), effects
     windows = replace(windows, latest=reading)
     try:
         counted = windows.counted
     except ContractError as error:  # another process wrote the file, or memory rotted: begin again from here
         lost = Note("event", {"kind": "window_lost", "reason": str(error)[:300]})
-        return replace(windows, base=reading, opened=at), [lost]
+        return replace(windows, base=reading, opened=at, part=reading, part_opened=at), [lost]
     if counted is None:
         return windows, []
-    is_full = counted.n_infer >= settings.window_inferences
-    if is_full or at.mono - windows.opened.mono >= settings.window_s:
-        windows, effects = close(windows, sample.health, at)
+    if _is_due(counted, settings, at.mono - windows.opened.mono):
+        windows, effects = close(windows, sample.health, at, settings, sample.seed)
         return replace(windows, base=reading, opened=at), effects
-    return windows, []
+    return (_parted(windows, at) if at.mono - windows.part_opened.mono >= PART_S else windows), []
 
 
-def close(windows: Windows, health: Mapping[str, Any], at: Instant) -> tuple[Windows, list[Effect]]:
-    """Turn the open window into a drift row, and an alarm row when the verdict becomes an alarm."""
+def _is_due(counted: Counters, settings: Settings, age_s: float) -> bool:
+    """Tell whether a window closes: when it is full, or old, but with few samples only after a day of waiting."""
+    if counted.n_sampled >= max(settings.window_inferences, FEW):
+        return True
+    return age_s >= settings.window_s * (1 if counted.n_sampled >= FEW else _MOST_WAITS)
+
+
+def _parted(windows: Windows, at: Instant) -> Windows:
+    """End the open part of ten minutes."""
+    part, latest, opened = windows.part, windows.latest, windows.part_opened
+    if part is None or latest is None or latest[2].n_infer == part[2].n_infer:
+        return replace(windows, part=latest, part_opened=at)
+    start_ms = max(0, round((at.wall - max(0.0, at.mono - opened.mono)) * 1000))
+    ring = windows.ring.add(start_ms, round(at.wall * 1000), latest[2].minus(part[2]))
+    return replace(windows, ring=ring, part=latest, part_opened=at)
+
+
+def close(
+    windows: Windows, health: Mapping[str, Any], at: Instant, settings: Settings = _DEFAULT, seed: bytes = b""
+) -> tuple[Windows, list[Effect]]:
+    """Turn the open window into a drift row, and an alarm row when the verdict becomes an alarm.
+
+    What is judged is what leaves: the server, which judges it again, comes to the same verdict.
+
+    Args:
+        windows: With the open window.
+        health: Of the board.
+        at: Now.
+        settings: Whether the counts get noise.
+        seed: Unpredictable bytes for it.
+    """
     counted = windows.counted
     if counted is None:
         return windows, []
     closed = replace(windows, number=windows.number + 1, base=windows.latest, warm=None)
     try:
-        summary = _summary(windows, counted, health, at)
+        closed = _parted(closed, at)
+        shown = released(counted, settings, windows.spent, at.mono, draws(seed, windows.number))
+        closed = replace(closed, spent=shown.spent)
+        summary = _summary(windows, shown, health, at)
         body: dict[str, Any] = {"bundle": windows.bundle}
         if windows.profile is None:
             body["summary"] = base64.b64encode(summary.encode()).decode()
-            return closed, [Note("drift", body)]
-        verdict, drift = judge(windows.profile, summary, windows.drift or DriftState())
+            return closed, [Note("drift", body), *_kept(shown)]
+        limits = limits_of(settings.false_alarms_per_year, summary.duration_ms)
+        verdict, drift = judge(windows.profile, summary, windows.drift or DriftState(), limits)
         body.update(summary=base64.b64encode(drift.stamp(summary).encode()).decode(), verdict=verdict.to_json())
     except (ContractError, ArithmeticError, ValueError) as error:  # counters that cannot be: say so, go on counting
         return closed, [Note("event", {"kind": "window_lost", "reason": str(error)[:300]})]
-    effects: list[Effect] = [Note("drift", body)]
+    effects: list[Effect] = [Note("drift", body), *_kept(shown)]
     if drift.is_alarmed and not (windows.drift and windows.drift.is_alarmed):
-        effects.append(Note("alarm", {"kind": "drift", "bundle": windows.bundle, "verdict": verdict.to_json()}))
+        told = {"kind": "drift", "bundle": windows.bundle, "verdict": verdict.to_json()}
+        effects.append(Note("alarm", {**told, **_onset(closed, settings)}))
     return replace(closed, drift=drift), effects
 
 
-def _summary(windows: Windows, counted: Counters, health: Mapping[str, Any], at: Instant) -> DriftSummary:
+def _kept(shown: Released) -> list[Effect]:
+    """Return what keeps the budget over a power cut, where there is one."""
+    return [Save()] if shown.flags & Flag.NOISED else []
+
+
+def _onset(windows: Windows, settings: Settings) -> dict[str, int]:
+    """Return since when the last parts of ten minutes are unlike the reference; with noise that stays here."""
+    if windows.profile is None or settings.noise_epsilon:
+        return {}
+    try:
+        since = onset_ms(windows.ring, windows.profile)
+    except ContractError:  # parts of another profile
+        return {}
+    return {} if since is None else {"onset_ms": since}
+
+
+def _summary(windows: Windows, shown: Released, health: Mapping[str, Any], at: Instant) -> DriftSummary:
     duration = max(0.0, at.mono - windows.opened.mono)
     return DriftSummary(
         device=short_hash(windows.device, 8),
@@ -125,15 +185,14 @@ def _summary(windows: Windows, counted: Counters, health: Mapping[str, Any], at:
         window=windows.number,
         start_ms=max(0, round((at.wall - duration) * 1000)),
         duration_ms=round(duration * 1000),
-        counters=counted,
+        counters=shown.counters,
         health=_board(windows, health),
-        flags=_remarks(counted, health),
+        flags=_remarks(shown.flags, health),
     )
 
 
-def _remarks(counted: Counters, health: Mapping[str, Any]) -> Flag:
-    partial = Flag.PARTIAL if counted.n_sampled < FEW else Flag.NONE
-    return partial | (Flag.CLOCK_UNSYNCED if health.get("clock_quality") in (0, 1) else Flag.NONE)
+def _remarks(flags: Flag, health: Mapping[str, Any]) -> Flag:
+    return flags | (Flag.CLOCK_UNSYNCED if health.get("clock_quality") in (0, 1) else Flag.NONE)
 
 
 def _board(windows: Windows, health: Mapping[str, Any]) -> Health:

@@ -5,10 +5,10 @@ A runner process, an application that embeds the agent, and the local endpoint a
 thread here; who calls from several threads holds a lock.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.capture.keeper import keeper_beside
@@ -21,6 +21,7 @@ from edge_agent.runner.observe import Observer
 from edge_agent.runner.proving import Settings, reference, words
 from edge_agent.runner.results import Results
 from edge_agent.runner.shadow import Shadow
+from edge_agent.runner.task_counts import TaskObserver, Tell, telling
 from edge_contract.errors import DataError, UsageError
 
 __all__ = ["Active", "Answering", "Emit"]
@@ -28,7 +29,6 @@ __all__ = ["Active", "Answering", "Emit"]
 Array = NDArray[Any]
 Emit = Callable[[dict[str, Any]], None]
 SHADOW_EVERY_S: Final = 0.5
-_NO_LOGITS: Final = np.zeros(1)
 
 
 class Active:
@@ -43,10 +43,16 @@ class Active:
         self.observer: Observer | None = None
         self.file: CounterFile | None = None
         self.keeper = keeper_beside(settings.counters, manifest.model) if manifest and settings.counters else None
+        self.tell: Tell | None = None
         if settings.counters is not None:
             profile = reference(model)
-            self.observer = Observer(profile, specs=model.keys if model.has_logits else {})
-            self.file = CounterFile.create(settings.counters, len(profile.labels), model.bundle)
+            if model.has_logits:
+                self.observer = Observer(profile, specs=model.keys, rate_hz=settings.sample_hz, seed=_seed())
+            else:
+                self.observer = TaskObserver(profile, rate_hz=settings.sample_hz, seed=_seed())
+                self.tell = telling(model, profile)
+            form = profile.counters.form
+            self.file = CounterFile.create(settings.counters, len(profile.labels), model.bundle, form)
 
     def publish(self) -> None:
         """Write the counters."""
@@ -58,6 +64,23 @@ class Active:
         """Let go of the counter file."""
         if self.file is not None:
             self.file.close()
+
+    def count(self, raw: Array, seen: Array, answer: Answer) -> None:
+        """Count one answer.
+
+        Args:
+            raw: As it came from the source: what the input statistics are about.
+            seen: As the model saw it.
+            answer: To that.
+        """
+        observer = self.observer
+        if observer is None:
+            return
+        if isinstance(answer, Inference):
+            codes = answer.codes
+            observer.observe(codes["logits"], codes.get("embedding"), raw, answer.latency_us)
+        elif isinstance(observer, TaskObserver) and self.tell is not None:
+            observer.take(self.tell(seen, answer), raw, answer.latency_us)
 
     def predict(self, raw: Array) -> Answer:
         """Answer a good input, from the cache where it is known."""
@@ -80,6 +103,7 @@ class Answering:
         self.active: Active | None = None
         self.shadow: Shadow | None = None
         self.shadow_due: float | None = None
+        self._rate_hz: float | None = None
 
     def answer(self, ref: str, raw: Array, taken_at: float | None = None) -> Answer:
         """Answer one input with the active model, and count it.
@@ -105,12 +129,7 @@ class Answering:
             if observer is not None:
                 observer.see(raw)
             answer = active.predict(seen.raw)
-            if observer is not None:
-                if isinstance(answer, Inference):
-                    codes = answer.codes
-                    observer.observe(codes["logits"], codes.get("embedding"), raw, answer.latency_us)
-                else:  # without logits only inferences, times and input statistics mean something
-                    observer.observe(_NO_LOGITS, None, raw, answer.latency_us)
+            active.count(raw, seen.raw, answer)
         except _RefusedError:
             raise
         except Exception as error:  # one bad input, or one bad answer, must not end the stream
@@ -130,6 +149,12 @@ class Answering:
         if active.observer is not None:
             active.observer.drop()
         raise _RefusedError(reason, where="input contract")
+
+    def sample(self, rate_hz: float | None) -> None:
+        """Count so many inferences a second from now on; 0 for all, None for what the runner was started with."""
+        self._rate_hz = rate_hz
+        if self.active is not None and self.active.observer is not None:
+            self.active.observer.rate_hz = self._settings.sample_hz if rate_hz is None else rate_hz
 
     def drop(self, inputs: int) -> None:
         """Count inputs that were never inferred."""
@@ -160,6 +185,7 @@ class Answering:
         if self.active is not None:
             self.active.close()
         self.active = fresh
+        self.sample(self._rate_hz)
         if self.shadow is not None:
             self.report_shadow()
             self.shadow.restart()
@@ -192,6 +218,11 @@ class Answering:
         self.report_shadow()
         if self.active is not None:
             self.active.close()
+
+
+def _seed() -> int:
+    """Return where the chance of thinning begins: another place at every start."""
+    return int.from_bytes(os.urandom(8), "little")
 
 
 class _RefusedError(DataError):

@@ -7,6 +7,7 @@ bundle, a source or an input does, short of ending the process, becomes an event
 
 import time
 from collections.abc import Callable
+from typing import Any, Final
 
 from edge_agent.runner.answering import Answering, Emit
 from edge_agent.runner.answers import facts
@@ -15,9 +16,12 @@ from edge_agent.runner.proving import Settings, load_failed, loaded, proved, wor
 from edge_agent.runner.sinks import Sink, open_sinks
 from edge_agent.runner.sources import Source, open_source
 from edge_agent.runner.watchdog import Watchdog
-from edge_contract.errors import DeviceError
+from edge_contract.errors import DeviceError, UsageError
 
 __all__ = ["Engine", "Settings"]
+
+_VIDEO_HZ: Final = 1.0
+_MAX_HZ: Final = 1e6
 
 
 class Engine:
@@ -146,6 +150,7 @@ class Engine:
     def _use_source(self, command: UseSource) -> None:
         try:
             spec = dict(command.spec)
+            rate_hz = _rate_hz(spec, command.name)
             sinks = open_sinks(spec.pop("sinks", ()), f"source '{command.name}'")
             try:
                 source = open_source(command.name, spec, now=self._clock(), wake=self._wake)
@@ -158,6 +163,7 @@ class Engine:
         self.flush()
         self._leave_source()
         self._source, self._sinks = source, sinks
+        self._answering.sample(rate_hz)
         if self._answering.active is not None:
             source.holds(self._answering.active.model)
         self._emit({"event": "source", "name": command.name})
@@ -169,6 +175,21 @@ class Engine:
         if source is not None:
             self._answering.drop(source.lost())
             source.close()
+
+
+def _rate_hz(spec: dict[str, Any], name: str) -> float | None:
+    """Take ``sample_hz`` out of a source's words: inferences a second that drift counts; 0 for all.
+
+    Frames of a camera are alike, so of those one a second is counted unless a person says otherwise; every other source
+    brings events, or what was recorded, and all of it is counted.
+    """
+    if "sample_hz" not in spec:
+        return _VIDEO_HZ if spec.get("kind") == "camera" else None
+    found = spec.pop("sample_hz")
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 <= found <= _MAX_HZ:
+        fix = "give inferences a second, 0 for all"
+        raise UsageError(f"sample_hz = {found!r:.40}", where=f"source '{name}'", fix=fix)
+    return float(found)
 
 
 def _close(sinks: list[Sink]) -> None:

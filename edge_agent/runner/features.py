@@ -14,6 +14,7 @@ __all__ = [
     "Pixels",
     "input_statistics",
     "output_statistics",
+    "share_statistics",
     "stride_for",
 ]
 
@@ -21,6 +22,7 @@ MAX_SIDE: Final = 64
 """Input statistics look at no more than about 64 × 64 pixels of an image."""
 _DARK: Final = 2
 _BRIGHT: Final = 253
+_LEAST_SHARE: Final = 1 / 512
 
 Array = NDArray[Any]
 
@@ -36,11 +38,15 @@ class OutputStatistics:
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """What a batch of images looks like: brightness, contrast, sharpness [3, n]; saturated shares [n]."""
+    """What a batch of images looks like: brightness, contrast, sharpness [3, n]; saturated shares [n].
+
+    Of series and vectors ``sensors`` has each sensor's mean z, too [n, sensors].
+    """
 
     values: Array
     dark: Array
     bright: Array
+    sensors: Array | None = None
 
 
 def stride_for(height: int, width: int) -> int:
@@ -113,6 +119,21 @@ def output_statistics(logits: Array) -> OutputStatistics:
     shifted[np.arange(len(logits)), classes] = 0.0
     rest = np.log1p(shifted.sum(axis=1))
     return OutputStatistics(classes, -rest, peak + rest)
+
+
+def share_statistics(shares: Array) -> OutputStatistics:
+    """Return class, log of the largest share and log of its lead of answers that are shares of one [n, K].
+
+    An artefact that ends in a softmax does not show its energy; how far the best class leads takes its place.
+    Shares that were rounded to 0 are taken as half a step of 1/256.
+    """
+    n, seen = len(shares), np.maximum(shares, _LEAST_SHARE)
+    classes = shares.argmax(axis=1)
+    peak = seen[np.arange(n), classes]
+    rest = seen.copy()
+    rest[np.arange(n), classes] = 0.0
+    second = np.maximum(rest.max(axis=1), _LEAST_SHARE)
+    return OutputStatistics(classes, np.minimum(np.log(peak), 0.0), np.log(peak / second))
 
 
 def input_statistics(images: Array) -> InputStatistics:

@@ -11,6 +11,7 @@ from edge_agent.runner.model import Model
 from edge_agent.runner.watchdog import Watchdog
 from edge_contract.errors import BundleError, ProfileError, StropError
 from edge_contract.profile import ReferenceProfile
+from edge_contract.tasks import task_of
 
 __all__ = ["Settings", "load_failed", "loaded", "proved", "reference", "words"]
 
@@ -26,6 +27,7 @@ class Settings:
         target: Of several artefacts, the one for this target is taken.
         cache: Most answers in the result cache; 0 for none.
         delegate: As ``open_session`` takes it.
+        sample_hz: Inferences a second that are counted, at random moments, unless the source says otherwise; 0: all.
     """
 
     runtime: str
@@ -34,6 +36,7 @@ class Settings:
     target: str = ""
     cache: int = 0
     delegate: str = ""
+    sample_hz: float = 0.0
 
 
 def proved(command: Load, settings: Settings, dog: Watchdog | None = None) -> tuple[Model, golden.GoldenResult]:
@@ -61,15 +64,18 @@ def reference(model: Model) -> ReferenceProfile:
     Raises:
         ProfileError: It is of other classes, or of another embedding.
     """
-    if not model.has_logits:
-        return ReferenceProfile.blank(("any",))  # one class for all answers: its channels stand still
+    task = task_of(model.task)
+    labels = model.labels if model.has_logits else ("any",)  # one class for all answers: its channels stand still
     profile = model.contents.profile(model.artefact.path) if model.contents is not None else None
     if profile is None:
-        return ReferenceProfile.blank(model.labels)
-    if profile.labels != model.labels:
+        return ReferenceProfile.blank(labels, task)
+    if profile.task != task:
+        what = f"the reference profile is of task '{profile.task}', the model's is '{task}'"
+        raise ProfileError(what, where=model.artefact.path)
+    if profile.labels != labels:
         raise ProfileError("the reference profile has other classes than the manifest", where=model.artefact.path)
     wanted, given = profile.projection, model.dimensions
-    if wanted.source != "none" and wanted.dimension != given.get(wanted.source, 0):
+    if wanted.source in ("embedding", "logits") and wanted.dimension != given.get(wanted.source, 0):
         what = f"the reference profile wants {wanted.dimension} values of the {wanted.source}, the artefact has {given}"
         raise ProfileError(what, where=model.artefact.path)
     return profile

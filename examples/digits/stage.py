@@ -108,7 +108,7 @@ class Stage:
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
-    def enrol(self, name: str, runtime: str, python: Path, settings: str) -> Device:
+    def enrol(self, name: str, runtime: str, python: Path, settings: str, *, model: str = "digits") -> Device:
         """Enrol a device with a one-time token, put it behind two cables, and write its ``agent.toml``."""
         folder = self.work / "devices" / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ class Stage:
         wires = [Wire(broker["host"], broker["port"]), Wire(device_url.host, device_url.port or 443)]
         (mqtt_host, mqtt_port), (web_host, web_port) = (wire.address for wire in wires)
         (folder / "agent.toml").write_text(
-            f'device = "{name}"\ntenant = "default"\nmodel = "digits"\nruntime = "{runtime}"\n'
+            f'device = "{name}"\ntenant = "default"\nmodel = "{model}"\nruntime = "{runtime}"\n'
             f'runner_python = "{python}"\n{settings}\n'
             f'[network]\nbroker = "{mqtt_host}:{mqtt_port}"\ndevice_url = "https://{web_host}:{web_port}"\n'
             "reconnect_max_s = 4\n"

@@ -13,7 +13,7 @@ from torch import Tensor
 from compress.sources import DataSplits, Split
 from edge_contract.errors import MissingDependencyError
 
-__all__ = ["augment", "load"]
+__all__ = ["NAMES", "augment", "load", "read_part"]
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 NAMES = ("t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
@@ -30,7 +30,9 @@ def _read(name: str, header: int) -> Any:
         ) from error
 
 
-def _part(name: str) -> Split:
+@cache
+def read_part(name: str) -> Split:
+    """Return the photographs ``train`` or ``t10k`` and what they show, raw uint8 [N,28,28]."""
     images = _read(f"{name}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
     return Split(images, _read(f"{name}-labels-idx1-ubyte.gz", 8).astype(np.int64))
 
@@ -44,7 +46,7 @@ def load() -> DataSplits:
     Raises:
         MissingDependencyError: The package is not installed.
     """
-    seen, unseen = _part("train"), _part("t10k")
+    seen, unseen = read_part("train"), read_part("t10k")
     train, calibration = _cut(seen, len(seen) - CALIBRATION)
     validation, test = _cut(unseen, VALIDATION)
     return DataSplits(train, calibration, validation, test, NAMES)

@@ -40,6 +40,8 @@ def _recordings() -> dict[str, Any]:
 def load() -> DataSplits:
     """Return windows of two seconds at 50 Hz, float32 [N,100,6] (three accelerations, three rates), split by person.
 
+    Metadata: ``subject``, the person, and ``side``, the wrist.
+
     Raises:
         MissingDependencyError: seglearn is not installed.
     """
@@ -50,7 +52,11 @@ def load() -> DataSplits:
         chosen = np.flatnonzero(np.isin(who, subjects))
         windows = [_windows(contents["X"][i]) for i in chosen]
         y = np.concatenate([np.full(len(w), contents["y"][i]) for w, i in zip(windows, chosen, strict=True)])
-        parts[name] = Split(np.concatenate(windows), y.astype(np.int64))
+        about = {
+            key: np.concatenate([np.full(len(w), int(contents[key][i])) for w, i in zip(windows, chosen, strict=True)])
+            for key in ("subject", "side")
+        }
+        parts[name] = Split(np.concatenate(windows), y.astype(np.int64), about)
     return DataSplits(**parts, labels=NAMES)
 
 

@@ -8,6 +8,7 @@ one. The answers become the golden ones: hashes where they are integers, numbers
 """
 
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.runner.model import Description
 from edge_agent.runner.preprocess import apply_batch
 from edge_contract import canonical
 from edge_contract import postprocess as postprocesses
@@ -27,6 +29,7 @@ from edge_contract.topics import is_name
 from export.adopt import record
 from export.adopt.describe import SHARES, Purpose, aligned, describe
 from export.adopt.inputs import Given
+from export.adopt.shown import with_embedding
 from export.bundle import artefacts, golden
 from export.bundle.artefacts import Request
 from export.bundle.builder import Built
@@ -54,13 +57,14 @@ class Wish:
 
     Attributes:
         name, version: Of the model.
-        task: ``classification``, ``detection``, ``regression`` or ``other``.
+        task: ``classification``, ``detection``, ``regression``, ``anomaly``, ``segmentation`` or ``other``.
         preprocess: From raw inputs to the file's.
         labels: Class names in the order of logits or scores; empty where there are none.
         postprocess: None for ``none`` where the file ends in shares or has no logits, else ``softmax``.
         targets: Names; by default a PC for ONNX and a Raspberry Pi 4 for TFLite.
         roles: Output → role, where they cannot be told from the file.
         parent: Id of the bundle that this one improves on.
+        embedding: Show a classifier's embedding as a second output where the file hides it; its bytes change then.
         precision: What the files compute in, where their maker is ourselves; else it is told from the files.
         lineage: What is known of their making.
     """
@@ -75,6 +79,7 @@ class Wish:
     roles: Mapping[str, str] = field(default_factory=dict)
     parent: str = ""
     precision: str = ""
+    embedding: bool = False
     lineage: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -106,30 +111,43 @@ def adopt(
         BundleError: ``out`` exists, or the finished bundle fails its own self-test.
     """
     _check(models, wish)
-    inputs = apply_batch(wish.preprocess, given.raw[: _INPUTS if given.labels is None else _PROFILE_INPUTS])
+    is_profiled = wish.task != "classification" or given.labels is not None
+    inputs = apply_batch(wish.preprocess, given.raw[: _PROFILE_INPUTS if is_profiled else _INPUTS])
     background = postprocesses.of(wish.postprocess or "none").background
     purpose = Purpose(wish.task, wish.labels, inputs.shape[1:], wish.roles, background)
-    described = aligned([describe(path, purpose) for path in models])
-    with drafting(out, overwrite=overwrite) as folder:
+    with drafting(out, overwrite=overwrite) as folder, tempfile.TemporaryDirectory() as spare:
+        given_files, models = models, _shown(models, wish, Path(spare))
+        described = aligned([describe(path, purpose) for path in models])
         made = _place(models, described, wish, folder, pythons)
         executions = _execute(folder, made, inputs, pythons)
         report = _judge(executions, made, inputs)
         write(folder / "parity.json", canonical.dumps(golden.rounded(report.to_json())))
         record.golden(folder, made, executions, given, wish.task)
+        postprocess = _postprocess(wish, models[0], described[0])
+        answers = Description(made[0], wish.preprocess, postprocess, wish.labels, task=wish.task)
         manifest = Manifest(
             model=wish.name,
             version=wish.version,
             task=wish.task,
             preprocess=wish.preprocess,
-            postprocess=_postprocess(wish, models[0], described[0]),
+            postprocess=postprocess,
             labels=wish.labels,
             artefacts=made,
             golden=golden.NAME,
-            profiles=record.profiles(folder, made, executions, wish.labels, given),
-            lineage={**wish.lineage, **record.lineage(models, given, executions, wish.parent)},
+            profiles=record.profiles(folder, made, executions, answers, given),
+            lineage={**wish.lineage, **record.lineage(given_files, given, executions, wish.parent)},
             files=files(folder),
         )
         return Built(seal(folder, manifest), report)
+
+
+def _shown(models: Sequence[Path], wish: Wish, folder: Path) -> list[Path]:
+    """Return the files, or copies that show the embedding; all of them or none, since they must answer alike."""
+    if not wish.embedding or wish.task != "classification":
+        return list(models)
+    copies = [folder / path.name for path in models]
+    made = [with_embedding(path, copy) for path, copy in zip(models, copies, strict=True)]
+    return copies if all(made) else list(models)
 
 
 def _check(models: Sequence[Path], wish: Wish) -> None:
@@ -140,7 +158,7 @@ def _check(models: Sequence[Path], wish: Wish) -> None:
         raise UsageError(f"{wish.name!r} is no model name", where="--name", fix="use letters, digits, '.', '_', '-'")
     if wish.task not in TASKS:
         raise UsageError(f"unknown task '{wish.task}'", where="--task", fix=f"use one of {', '.join(TASKS)}")
-    if wish.task in ("classification", "detection") and not wish.labels:
+    if wish.task in ("classification", "detection", "segmentation") and not wish.labels:
         raise UsageError(f"{wish.task} without class names", where="--labels", fix="give one for each class")
     has_boxes = postprocesses.of(wish.postprocess or "none").boxes is not None
     if has_boxes != (wish.task == "detection"):

@@ -2,6 +2,7 @@
 """What an adopted bundle records of its files: golden answers, reference profiles, where they came from."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.evaluate import score
+from edge_agent.runner.model import Description
 from edge_contract import canonical
 from edge_contract.manifest import Artefact
+from edge_contract.profile import ReferenceProfile
 from export.adopt.inputs import Given
 from export.bundle import artefacts
 from export.bundle import golden as golden_files
@@ -19,6 +22,8 @@ from export.bundle.folder import write
 from export.bundle.lineage import code_digest
 from export.bundle.recorded import Recorded
 from export.bundle.reference import MIN_REFERENCE, build_profile
+from export.bundle.reference_tasks import build_task_profile
+from export.bundle.replayed import replayed
 from export.runtimes.execution import Execution
 
 __all__ = ["golden", "lineage", "profiles"]
@@ -67,22 +72,46 @@ def _first(executions: Executions) -> Execution:
 
 
 def profiles(
-    folder: Path, made: Sequence[Artefact], executions: Executions, labels: tuple[str, ...], given: Given
+    folder: Path, made: Sequence[Artefact], executions: Executions, described: Description, given: Given
 ) -> dict[str, str]:
-    """Write the reference profile of each file, where classes are known of enough inputs; return path → its path."""
-    truth = given.labels
-    if truth is None or len(truth) < MIN_REFERENCE or not labels or made[0].output("logits") is None:
+    """Write the reference profile of each file, where there are enough inputs; return path → its path.
+
+    A classifier needs their classes, too; other tasks do not.
+    """
+    count = min(len(rows) for found in executions.values() for rows in found[0].codes.values())
+    if count < MIN_REFERENCE or (described.task == "classification" and not _has_classes(described, made, given)):
         return {}
     paths = {}
     for path, artefact in artefacts.by_path(made).items():
-        execution = executions[path][0]
-        count = len(execution.values["logits"])
         facts = {"artefact": canonical.digest((folder / path).read_bytes()), "runtime": artefact.runtimes[0]}
-        answered = Recorded.of(execution)
-        profile = build_profile(answered, given.raw[:count], truth[:count], names=labels, **facts)
+        execution, own = executions[path][0], replace(described, artefact=artefact)
+        if described.task == "classification":
+            profile = _of_classes(execution, own, given, facts)
+        else:
+            profile = build_task_profile(replayed(execution, own), given.raw[:count], **facts)
         paths[path] = f"profiles/{path}.json"
         write(folder / paths[path], profile.to_bytes())
     return paths
+
+
+def _has_classes(described: Description, made: Sequence[Artefact], given: Given) -> bool:
+    return given.labels is not None and bool(described.labels) and made[0].output("logits") is not None
+
+
+def _of_classes(
+    execution: Execution, described: Description, given: Given, facts: Mapping[str, str]
+) -> ReferenceProfile:
+    assert given.labels is not None  # asked before
+    count = len(execution.values["logits"])
+    return build_profile(
+        Recorded.of(execution),
+        given.raw[:count],
+        given.labels[:count],
+        names=described.labels,
+        preprocess=described.preprocess,
+        postprocess=described.postprocess,
+        **facts,
+    )
 
 
 def lineage(models: Sequence[Path], given: Given, executions: Executions, parent: str) -> dict[str, Any]:

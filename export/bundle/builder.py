@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from compress.checks.gate import Waiver, gate
 from compress.compressed import CompressedModel
 from compress.quantize.plan import QuantizationPlan
 from edge_agent.runner.model import Description, Model
@@ -38,7 +39,7 @@ from export.bundle.expected import expected
 from export.bundle.folder import drafting, files, seal, verify, write
 from export.bundle.recorded import Recorded
 from export.bundle.reference import Answering, build_profile
-from export.parity import gate
+from export.parity import gate as parity_gate
 from export.parity.gate import ParityReport
 from export.runtimes.execution import Execution, python_for, run
 from export.runtimes.matrix import claims
@@ -77,6 +78,8 @@ def build(
     pythons: Mapping[str, Path] | None = None,
     overwrite: bool = False,
     targets: Sequence[str] = (),
+    waived: Sequence[Waiver] = (),
+    loop: Mapping[str, Any] | None = None,
 ) -> Built:
     """Write a bundle of a compressed model; the folder appears only when everything in it was proved.
 
@@ -90,9 +93,12 @@ def build(
         overwrite: Replace ``out`` if it exists.
         targets: One artefact for each, as ``artefacts.Request.parse`` takes them; by default ONNX for a PC and TFLite
             for the recipe's target.
+        waived: Failed checks that a person answers for; the lineage says so.
+        loop: What the healing loop says of its run, for the lineage.
 
     Raises:
         ModelError: No plan.
+        CheckError: A check of the recipe failed and is not waived.
         DataError: Too few samples.
         TargetError, UnsupportedOperatorError, BudgetError: A target that does not exist, or cannot run the model.
         ParityError: The runtimes do not compute what was evaluated.
@@ -102,9 +108,12 @@ def build(
         raise ModelError("no quantization plan", where=compressed.name, fix='add a step of kind "quantize"')
     if not len(samples.raw):
         raise DataError("no samples", where=compressed.name, fix="give at least 128 labelled validation inputs")
+    checked = gate(compressed.report.checks, waived, compressed.name)
     asked = artefacts.requests(targets, compressed.report.target)
     with drafting(out, overwrite=overwrite) as folder:
-        return _fill(_Draft(folder, compressed, compressed.plan, samples, pythons), asked, version, parent)
+        told = lineage.of_checks(checked) | lineage.of_loop(loop)
+        draft = _Draft(folder, compressed, compressed.plan, samples, pythons, told)
+        return _fill(draft, asked, version, parent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +125,7 @@ class _Draft:
     plan: QuantizationPlan
     samples: Samples
     pythons: Mapping[str, Path] | None
+    told: Mapping[str, Any]
 
     def inputs(self, raw: NDArray[Any]) -> NDArray[Any]:
         return apply_batch(self.compressed.preprocess, raw)
@@ -145,7 +155,10 @@ def _fill(draft: _Draft, asked: Sequence[Request], version: str, parent: str) ->
         artefacts=made,
         golden=golden.NAME,
         profiles=profiles,
-        lineage=lineage.of(compressed, plan, executions[0], samples.labels[:_PARITY_INPUTS], parent),
+        lineage={
+            **lineage.of(compressed, plan, executions[0], samples.labels[:_PARITY_INPUTS], parent),
+            **draft.told,
+        },
         files=files(folder),
         input_contract=expected(compressed.preprocess, samples.raw),
     )
@@ -158,7 +171,9 @@ def _judge(
     """Compare every runtime with every other one, with the plan and with the float model."""
     labels = draft.samples.labels[: len(inputs)]
     reference = {"logits": _float_logits(draft.compressed.model, inputs)}
-    report = gate.check(draft.plan, executions, inputs, reference=reference, labels=labels, pythons=draft.pythons)
+    report = parity_gate.check(
+        draft.plan, executions, inputs, reference=reference, labels=labels, pythons=draft.pythons
+    )
     found = [claim for request in asked for claim in claims(request.target, request.format, executions)]
     return replace(report, claims=tuple(dict.fromkeys(found)))
 
@@ -188,9 +203,11 @@ def _golden(draft: _Draft, made: Sequence[Artefact], report: ParityReport) -> No
         for entry in golden.entries(draft.folder / path, known[path], [(e, e.codes["logits"]) for e in found])
         if not report.off_list  # float sums have another order, and other integers, on another CPU
     ]
-    moved = max(pair.by_output["logits"][2] for pair in report.pairs if gate.PYTORCH in (pair.first, pair.second))
+    moved = max(
+        pair.by_output["logits"][2] for pair in report.pairs if parity_gate.PYTORCH in (pair.first, pair.second)
+    )
     rule = {"max_steps": max(_MAX_STEPS, moved + 1)}
-    reference = gate.evaluate(draft.plan, inputs).codes["logits"]
+    reference = parity_gate.evaluate(draft.plan, inputs).codes["logits"]
     golden.record(draft.folder, raw, reference, rule, hashes, what="logits")
 
 
@@ -204,7 +221,8 @@ def _profile(draft: _Draft, artefact: Artefact) -> str:
     else:
         model = Recorded.of(run(path, artefact, runtime, draft.inputs(samples.raw), python))
     facts = {"artefact": canonical.digest(path.read_bytes()), "runtime": runtime}
-    profile = build_profile(model, samples.raw, samples.labels, names=compressed.labels, **facts)
+    how = {"names": compressed.labels, "preprocess": compressed.preprocess}
+    profile = build_profile(model, samples.raw, samples.labels, **how, **facts)  # type: ignore[arg-type]  # mixed
     name = f"profiles/{artefact.path}.json"
     write(draft.folder / name, profile.to_bytes())
     return name

@@ -13,13 +13,14 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from compress.checks.gate import Waiver, gate
 from compress.compressed import CompressedModel
 from edge_agent.runner.preprocess import apply_batch
 from edge_contract import targets
 from edge_contract.errors import DataError
 from export.adopt.adoption import Wish, adopt
 from export.adopt.inputs import Given
-from export.bundle import golden
+from export.bundle import golden, lineage
 from export.bundle.builder import Built, Samples
 from export.module.exporter import write_form
 
@@ -38,16 +39,20 @@ def build_form(
     pythons: Mapping[str, Path] | None = None,
     overwrite: bool = False,
     targets_named: Sequence[str] = (),
+    waived: Sequence[Waiver] = (),
+    loop: Mapping[str, Any] | None = None,
 ) -> Built:
     """Write a bundle of a compressed model in its ``form``; arguments and errors are those of ``builder.build``.
 
     Raises:
         DataError: No samples.
+        CheckError: A check of the recipe failed and is not waived.
         UnsupportedOperatorError: The form rounds no layer of the model.
         ParityError: ONNX Runtime answers otherwise than the simulation.
     """
     if not len(samples.raw):
         raise DataError("no samples", where=compressed.name, fix="give at least 128 labelled validation inputs")
+    checked = lineage.of_checks(gate(compressed.report.checks, waived, compressed.name))
     x = np.moveaxis(apply_batch(compressed.preprocess, samples.raw[:_PROVED]), -1, 1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -66,7 +71,7 @@ def build_form(
             roles={"logits": "logits"},
             parent=parent,
             precision=compressed.form,
-            lineage={**_lineage(compressed), **proved},
+            lineage={**_lineage(compressed), **proved, **checked, **lineage.of_loop(loop)},
         )
         given = Given.of(samples.raw, samples.labels, "validation split")
         return adopt([path], out, wish, given, pythons=pythons, overwrite=overwrite)

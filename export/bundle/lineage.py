@@ -2,6 +2,7 @@
 """Where a bundle comes from: digests of recipe, data, teacher, plan and code, and how good it was found to be."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from compress.evaluate import score
 from compress.quantize.plan import QuantizationPlan
 from export.runtimes.execution import Execution
 
-__all__ = ["code_digest", "of"]
+__all__ = ["code_digest", "of", "of_checks", "of_loop"]
 
 _PACKAGES = ("compress", "edge_agent", "edge_contract", "export")
 
@@ -46,6 +47,16 @@ def of(
         "versions": dict(report.versions),
         "notes": [*plan.notes],
     }
+
+
+def of_checks(checked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``compress.checks.gate`` let pass, under ``checks``; nothing for a report without checks."""
+    return {"checks": dict(checked)} if checked else {}
+
+
+def of_loop(loop: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the healing loop says of its run (signal, captured inputs), under ``loop``; nothing without one."""
+    return {"loop": dict(loop)} if loop else {}
 
 
 def code_digest() -> str:

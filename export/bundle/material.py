@@ -2,14 +2,17 @@
 """What a compressed model's folder gives to the exporter: the model, and validation samples by its recipe."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from compress import recipe as recipes
+from compress import report_files as reports
+from compress.checks.gate import Waiver, gate
 from compress.compressed import CompressedModel, load
 from compress.quantize.plan import QuantizationPlan
 from compress.quantize.step import folded
@@ -24,7 +27,7 @@ from export.bundle.artefacts import Request
 from export.bundle.builder import Built, Samples
 from export.bundle.forms import build_form
 from export.onnx import float_writer as float_onnx_writer
-from export.parity import gate
+from export.parity import gate as parity_gate
 from export.parity.gate import ParityReport
 from export.runtimes.execution import parse_pythons
 from export.tflite import float_writer as float_tflite_writer
@@ -111,7 +114,7 @@ def compare(folder: Path, limit: int, pythons: list[str], targets_named: Sequenc
         asked = artefacts.requests(targets_named, compressed.report.target)
         written = artefacts.claimed(artefacts.write_all(plan, Path(name), asked), asked, chosen)
         executions = artefacts.told_apart(artefacts.execute(Path(name), written, inputs, chosen, old_of=asked))
-        return gate.check(plan, executions, inputs, pythons=chosen)
+        return parity_gate.check(plan, executions, inputs, pythons=chosen)
 
 
 def bundle(
@@ -123,9 +126,16 @@ def bundle(
     pythons: list[str] | None = None,
     overwrite: bool = False,
     targets_named: Sequence[str] = (),
+    waived: Sequence[Waiver] = (),
+    loop: Mapping[str, Any] | None = None,
 ) -> Built:
-    """Build a bundle of the compressed model in a folder, with its recipe's validation split; see ``bundle.build``."""
+    """Build a bundle of the compressed model in a folder, with its recipe's validation split; see ``bundle.build``.
+
+    Raises:
+        CheckError: A check of the recipe failed, and ``waived`` does not name it.
+    """
     chosen = parse_pythons(pythons or [])
+    gate(reports.read(folder).checks, waived, str(folder))  # before data are read and files are made
     compressed, samples = open_folder(folder)
     if compressed.plan is None and compressed.form != "float32":
         return build_form(
@@ -137,6 +147,8 @@ def bundle(
             pythons=chosen,
             overwrite=overwrite,
             targets_named=targets_named,
+            waived=waived,
+            loop=loop,
         )
     return bundles.build(
         compressed,
@@ -147,4 +159,6 @@ def bundle(
         pythons=chosen,
         overwrite=overwrite,
         targets=targets_named,
+        waived=waived,
+        loop=loop,
     )

@@ -6,25 +6,36 @@ same answers with the very ``Observer`` that runs on the device, so that window 
 code with the same rounded numbers.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.runner.features import input_statistics, output_statistics, stride_for
+from edge_agent.runner.features import OutputStatistics, output_statistics, share_statistics
 from edge_agent.runner.observe import Observer
-from edge_contract.counts import BINS, COMPONENTS, EMBEDDING_CLIP, EMBEDDING_UNIT, LEVELS, MAX_SLOTS, Counters
+from edge_contract.counts import BINS, COMPONENTS, LEVELS, MAX_SLOTS, Counters
 from edge_contract.errors import DataError, ModelError, ProfileError
-from edge_contract.profile import INPUTS, Edges, Projection, ReferenceProfile
+from edge_contract.postprocess import Postprocess, of
+from edge_contract.preprocess import Preprocessing
+from edge_contract.profile import INPUTS, Edges, ReferenceProfile
 from edge_contract.severity import estimate
+from edge_contract.tasks import Form
+from export.bundle.projection import (
+    Asked,
+    look_of,
+    looks,
+    principal_axes,
+    quantile_edges,
+    sensors_of,
+    slots_of,
+    with_projection,
+)
 
-__all__ = ["MIN_REFERENCE", "build_profile"]
+__all__ = ["MIN_REFERENCE", "Answering", "build_profile", "input_edges", "quantile_edges"]
 
 MIN_REFERENCE: Final = 128
-_MAX_WEIGHTS: Final = 10 * 1024  # int8 weights of the projection that leave room for the rest of the 16 KB
 _HALVINGS: Final = 40
-_RIDGE: Final = 1e-3
 
 Array = NDArray[Any]
 
@@ -45,20 +56,6 @@ class Answering(Protocol):
     def infer(self, raw: Array, /) -> Answers: ...
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """The answers to the reference inputs: logits [m, K], embedding [m, d] or None, raw inputs, true classes [m]."""
-
-    logits: Array
-    embedding: Array | None
-    raw: Array
-    truth: Array
-
-    def take(self, rows: Array) -> "_Asked":
-        embedding = None if self.embedding is None else self.embedding[rows]
-        return _Asked(self.logits[rows], embedding, self.raw[rows], self.truth[rows])
-
-
 def build_profile(
     model: Answering,
     raw: Array,
@@ -67,8 +64,10 @@ def build_profile(
     names: tuple[str, ...] | None = None,
     artefact: str = "",
     runtime: str = "",
+    preprocess: "Preprocessing | None" = None,
+    postprocess: str | Postprocess = "softmax",
 ) -> ReferenceProfile:
-    """Return the reference profile of a model as it answers validation data.
+    """Return the reference profile of a classifier as it answers validation data.
 
     Args:
         model: The quantized artefact in its runtime.
@@ -78,6 +77,8 @@ def build_profile(
         names: Class names in the order of the logits; the model's ``labels``, or "0", "1" …, when not given.
         artefact: SHA-256 of the artefact.
         runtime: Name of its runtime.
+        preprocess: Tells images, sound and series apart; images where it is not given.
+        postprocess: ``none`` where the artefact gives shares: it ends in a softmax.
 
     Raises:
         DataError: Fewer than 128 samples, or not as many labels.
@@ -93,12 +94,26 @@ def build_profile(
     if asked.logits.shape[1] != len(names) or not 0 <= asked.truth.min() <= asked.truth.max() < len(names):
         what = f"{asked.logits.shape[1]} logits, {len(names)} names, labels up to {asked.truth.max()}"
         raise ModelError(what, where="reference profile")
-    blank = replace(ReferenceProfile.blank(names), artefact=artefact, runtime=runtime)
+    look, blank = look_of(preprocess, asked.raw), ReferenceProfile.blank(names)
+    counters = Counters.zero(len(names), Form(sensors=sensors_of(look, asked.raw)))
+    scores = "shares" if _are_shares(of(postprocess), asked) else "logits"
+    facts = {"artefact": artefact, "runtime": runtime, "scores": scores}
+    blank = replace(blank, look=look, counters=counters, **facts)  # type: ignore[arg-type]  # texts only
     profile = _fit(blank, asked)
     return replace(profile, calibration_error=_calibration_error(blank, asked))
 
 
-def _ask(model: Answering, raw: Array, truth: Array) -> _Asked:
+def _are_shares(postprocess: Postprocess, asked: Asked) -> bool:
+    """Tell whether the file gives shares of one; int8 answers sum to one within a few steps of 1/256."""
+    total = asked.logits.sum(axis=1)
+    return postprocess.scores == "none" and asked.logits.min() >= 0 and bool(np.abs(total - 1).max() < 0.05)
+
+
+def _said(blank: ReferenceProfile, asked: Asked) -> OutputStatistics:
+    return (share_statistics if blank.scores == "shares" else output_statistics)(asked.logits)
+
+
+def _ask(model: Answering, raw: Array, truth: Array) -> Asked:
     answers = [model.infer(one) for one in raw]
     logits = np.stack([np.asarray(answer.logits, dtype=np.float64) for answer in answers])
     seen = [answer.embedding for answer in answers]
@@ -107,64 +122,43 @@ def _ask(model: Answering, raw: Array, truth: Array) -> _Asked:
         if values is not None and not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
             raise ModelError(f"the {name} of sample {row} are not finite", where="reference profile")
-    return _Asked(logits, embedding, raw, truth)
+    return Asked(logits, embedding, raw, truth)
 
 
-def _fit(blank: ReferenceProfile, asked: _Asked) -> ReferenceProfile:
+def _fit(blank: ReferenceProfile, asked: Asked) -> ReferenceProfile:
     """Return the profile with as many components as fit into 16 KB."""
-    shaped, axes = _with_edges(blank, asked), _principal_axes(asked)
+    shaped, axes = _with_edges(blank, asked), principal_axes(asked)
     for components in range(COMPONENTS, 0, -1):
         try:
-            return _filled(_with_projection(shaped, asked, axes[:components]), asked)
+            return _filled(with_projection(shaped, asked, axes[:components]), asked)
         except ProfileError:
             if components == 1:
                 raise
     raise AssertionError("unreachable")
 
 
-def _with_edges(blank: ReferenceProfile, asked: _Asked) -> ReferenceProfile:
-    said = output_statistics(asked.logits)
+def _with_edges(blank: ReferenceProfile, asked: Asked) -> ReferenceProfile:
+    said = _said(blank, asked)
     if blank.own_slots:
         frequent = np.argsort(-np.bincount(said.classes, minlength=len(blank.labels)), kind="stable")
         blank = replace(blank, own_slots=tuple(sorted(frequent[: MAX_SLOTS - 1].tolist())))
     even = [(i + 1) / BINS for i in range(BINS - 1)]
-    looks = _looks(asked.raw)
-    inputs = (quantile_edges(v, even) for v in looks) if looks is not None else [(0.0,) * (BINS - 1)] * len(INPUTS)
     edges = Edges(
         levels=_level_edges(said.confidence, said.classes == asked.truth),
         confidence=quantile_edges(said.confidence, even),
         energy=quantile_edges(said.energy, even),
-        inputs=tuple(inputs),
+        inputs=input_edges(blank, asked.raw),
     )
     deviation = max(float(said.energy.std()), 1e-6)
     return replace(blank, edges=edges, energy_mean=float(said.energy.mean()), energy_deviation=deviation)
 
 
-def _looks(raw: Array) -> Array | None:
-    """Return the input statistics [3, m], or None when the inputs are not uint8 images."""
-    if raw.dtype != np.uint8 or raw.ndim not in (3, 4):
-        return None
-    stride = stride_for(*raw.shape[1:3])
-    return input_statistics(raw[:, ::stride, ::stride]).values
-
-
-def quantile_edges(values: Array, shares: list[float]) -> tuple[float, ...]:
-    """Return edges that split the values [m] at the given shares, each half-way between two neighbouring values.
-
-    Half-way, because an integer model answers with the same few values again and again: an edge on a value would
-    let the last bit of a float decide on which side thousands of answers fall. Where a value fills more than a bin,
-    edges coincide, and the bins between them stay empty.
-
-    Example:
-        >>> quantile_edges(np.array([1.0, 2.0, 2.0, 2.0, 4.0, 5.0]), [0.2, 0.5, 0.8])
-        (1.5, 3.0, 4.5)
-    """
-    ranked = np.sort(values)
-    steps = np.flatnonzero(np.diff(ranked) > 0) + 1  # places where the value changes
-    if not len(steps):
-        return (float(ranked[0]) - 1.0,) * len(shares)
-    places = [int(steps[np.abs(steps - share * len(ranked)).argmin()]) for share in shares]
-    return tuple(float(ranked[place - 1] + ranked[place]) / 2 for place in places)
+def input_edges(profile: ReferenceProfile, raw: Array) -> tuple[tuple[float, ...], ...]:
+    """Return the edges of the input statistics [3][BINS - 1], zeros where the inputs have none."""
+    seen, even = looks(profile.look, raw), [(i + 1) / BINS for i in range(BINS - 1)]
+    if seen is None:
+        return ((0.0,) * (BINS - 1),) * len(INPUTS)
+    return tuple(quantile_edges(values, even) for values in seen)
 
 
 def _level_edges(confidence: Array, right: Array) -> tuple[float, ...]:
@@ -182,73 +176,12 @@ def _level_edges(confidence: Array, right: Array) -> tuple[float, ...]:
     return min(low, threshold), threshold, max(high, threshold)
 
 
-def _seen(asked: _Asked) -> Array:
-    """Return what is projected [m, d]: the embedding, or the logits where the artefact hides it."""
-    return asked.logits if asked.embedding is None else asked.embedding
-
-
-def _principal_axes(asked: _Asked) -> Array:
-    """Return the directions of largest variance, at most 8 and as many as may fit [k, d]; none of a constant."""
-    centred = _seen(asked) - _seen(asked).mean(axis=0)
-    m, d = centred.shape
-    variance, axes = np.linalg.eigh(centred.T @ centred / m)
-    order = np.argsort(-variance)[: min(COMPONENTS, d, max(1, _MAX_WEIGHTS // d))]
-    return axes[:, order[variance[order] > 1e-6 * max(variance.max(), 1e-12)]].T
-
-
-def _with_projection(profile: ReferenceProfile, asked: _Asked, rows: Array) -> ReferenceProfile:
-    """Return the profile with the whitened projection on some axes [k, d]."""
-    if not len(rows):
-        return profile
-    peak = np.abs(rows).argmax(axis=1)
-    rows = rows * np.sign(rows[np.arange(len(rows)), peak])[:, None]  # one sign for one axis: reproducible bytes
-    weights = np.rint(rows / np.abs(rows).max(axis=1, keepdims=True) * 127)
-    projected = _seen(asked) @ weights.T
-    scale = (1 / projected.std(axis=0)).astype(np.float32).astype(np.float64)
-    offset = (projected.mean(axis=0) * scale).astype(np.float32).astype(np.float64)
-    z = projected * scale - offset
-    projection = Projection(
-        source="logits" if asked.embedding is None else "embedding",
-        dimension=rows.shape[1],
-        weights=tuple(int(w) for w in weights.reshape(-1)),
-        scale=tuple(scale.tolist()),
-        offset=tuple(offset.tolist()),
-        whitener=_whitener(z),
-        class_means=_class_means(profile, asked, z),
-    )
-    return replace(profile, projection=projection)
-
-
-def _whitener(z: Array) -> tuple[float, ...]:
-    """Return L⁻¹ of the covariance of (z, z²), clipped and rounded as the device does [lower triangle]."""
-    z = z.clip(-EMBEDDING_CLIP, EMBEDDING_CLIP)
-    both = np.rint(np.concatenate([z, z * z], axis=1) * EMBEDDING_UNIT) / EMBEDDING_UNIT
-    covariance = np.cov(both, rowvar=False)
-    covariance += _RIDGE * np.diag(np.diag(covariance).clip(_RIDGE))
-    lower = np.linalg.inv(np.linalg.cholesky(covariance))
-    return tuple(float(lower[i, j]) for i in range(len(lower)) for j in range(i + 1))
-
-
-def _class_means(profile: ReferenceProfile, asked: _Asked, z: Array) -> tuple[float, ...]:
-    """Return the mean of clipped z per predicted class slot [slots × k], zeros where no class was predicted."""
-    slots = _slots_of(profile)[asked.logits.argmax(axis=1)]
-    sums = np.zeros((profile.counters.slots, z.shape[1]))
-    np.add.at(sums, slots, z.clip(-EMBEDDING_CLIP, EMBEDDING_CLIP))
-    counts = np.bincount(slots, minlength=len(sums)).clip(1)
-    return tuple((sums / counts[:, None]).astype(np.float32).reshape(-1).tolist())
-
-
-def _slots_of(profile: ReferenceProfile) -> Array:
-    """Return the class slot of every class [K]."""
-    return np.array([profile.slot_of(label) for label in range(len(profile.labels))])
-
-
-def _filled(profile: ReferenceProfile, asked: _Asked) -> ReferenceProfile:
+def _filled(profile: ReferenceProfile, asked: Asked) -> ReferenceProfile:
     """Return the profile with its reference counted, by the device's code and with the numbers that travel."""
     rounded = ReferenceProfile.from_bytes(profile.to_bytes())
     counters = _count(rounded, asked)
-    said = output_statistics(asked.logits)
-    slot_of = _slots_of(profile)
+    said = _said(profile, asked)
+    slot_of = slots_of(profile)
     predicted, true, slots = slot_of[said.classes], slot_of[asked.truth], counters.slots
     levels = np.array(rounded.edges.levels).searchsorted(said.confidence, "right")
     right = said.classes == asked.truth
@@ -261,7 +194,7 @@ def _filled(profile: ReferenceProfile, asked: _Asked) -> ReferenceProfile:
     return ReferenceProfile.from_bytes(filled.to_bytes())
 
 
-def _count(profile: ReferenceProfile, asked: _Asked) -> Counters:
+def _count(profile: ReferenceProfile, asked: Asked) -> Counters:
     observer = Observer(profile)
     for i, logits in enumerate(asked.logits):
         embedding = None if asked.embedding is None else asked.embedding[i]
@@ -271,7 +204,7 @@ def _count(profile: ReferenceProfile, asked: _Asked) -> Counters:
     return replace(counters, latency=(0,) * len(counters.latency), latency_sum_us=0)
 
 
-def _calibration_error(blank: ReferenceProfile, asked: _Asked) -> float:
+def _calibration_error(blank: ReferenceProfile, asked: Asked) -> float:
     """Return the 95 % quantile of |estimated - true| accuracy: from one half of the reference, on the other."""
     random, errors = np.random.default_rng(0), []
     for _ in range(_HALVINGS):

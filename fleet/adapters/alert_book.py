@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Alerts in the database: looked for, kept, muted, and put into an outbox in the transaction in which they fire."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -69,10 +70,25 @@ class AlertVerbs:
 
         return self._desk.store.write(job)
 
-    def _put_out(self, db: Connection, event: str, alert: Alert, names: list[str], now: float) -> None:
+    def tell(self, db: Connection, event: str, alert: Alert, more: dict[str, Any]) -> None:
+        """Put news that is no lasting finding into the outbox, in the caller's transaction; a mute keeps it quiet.
+
+        Rules that cannot be read must not lose what is being written: then nobody is told.
+        """
+        now = self._desk.clock()
+        if any(mute.covers(alert.key, now) for mute in _mutes(db)):
+            return
+        with contextlib.suppress(UsageError):
+            _, receivers = self.settings()
+            names = [f"{kind}:{i}" for kind, listed in receivers.items() for i in range(len(listed))]
+            self._put_out(db, event, alert, names, now, more)
+
+    def _put_out(  # noqa: PLR0917 - one row of the outbox for each receiver
+        self, db: Connection, event: str, alert: Alert, names: list[str], now: float, more: dict[str, Any] | None = None
+    ) -> None:
         for name in names:
             message = self._desk.random_bytes(8).hex()
-            body = {"id": message, "event": event, "time": now, "alert": alert.to_json()}
+            body = {"id": message, "event": event, "time": now, "alert": alert.to_json(), **(more or {})}
             values = (message, name, json.dumps(body, sort_keys=True).encode(), now, now, 0, "", 0.0)
             db.execute(
                 "INSERT INTO alert_outbox (id, receiver, body, created_at, next_at, tries, error, sent_at) "

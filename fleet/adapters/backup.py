@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -30,7 +29,9 @@ import zstandard
 
 from edge_contract import durable
 from edge_contract.errors import StoreError, UsageError
+from fleet.adapters import pg_dump
 from fleet.adapters.migrations import migrations
+from fleet.adapters.stores import files_turn, note_database, used_database
 from fleet.config import load_config
 
 __all__ = ["Backup", "create", "restore"]
@@ -41,7 +42,6 @@ _DATABASE: Final = "fleet.db"
 _DUMP: Final = "fleet.pgdump"
 _KEPT: Final = ("ca", "tuf", "job", "blobs", "captures", "operator.token", "fleet.toml", "rules.toml")
 _CHUNK: Final = 1 << 20
-_TOOLS: Final = "install it: sudo apt-get install postgresql-client"
 
 
 @dataclass(frozen=True)
@@ -90,30 +90,37 @@ class Backup:
             raise StoreError(f"{_INDEX} is malformed: {error}", where=where) from error
 
 
-def create(data: Path, out: Path, *, now: float) -> Backup:
+def create(data: Path, out: Path, *, now: float, database: str = "") -> Backup:
     """Write a backup of a data folder, also while its server runs.
 
     Args:
         data: The data folder.
         out: The file to write; it appears when it is whole.
         now: Seconds since 1970.
+        database: ``postgresql://…`` where the server was given one that ``fleet.toml`` does not name.
 
     Raises:
-        UsageError: No data folder, or the file is there already.
+        UsageError: No data folder, the file is there already, or the server's database is another one.
         StoreError: Something cannot be read or written.
     """
     if not (data / "ca" / "ca.crt").exists():
         raise UsageError("no fleet server's data folder", where=str(data), fix="give --data")
     if out.exists():
         raise UsageError("is there already", where=str(out), fix="give another name, or move it away")
-    config = load_config(data)
+    config = load_config(data, database=database or None)
+    if (used := used_database(data)) and not config.database:
+        what = f"the server's database is {used}, and none is given"
+        raise UsageError(what, where="--database", fix="give it, or write it into fleet.toml")
     part = out.with_name(f".{out.name}.part")
     left_out = (f"files of bundles lie in {config.blobs}",) if config.blobs else ()
     try:
-        with tempfile.TemporaryDirectory(prefix="strop-backup-", dir=out.parent) as scratch:
-            database = _copy_database(data, config.database, Path(scratch))
+        with (
+            files_turn(data, config.database, shared=True),  # no sweep deletes what the copied database names
+            tempfile.TemporaryDirectory(prefix="strop-backup-", dir=out.parent) as scratch,
+        ):
+            copied = _copy_database(data, config.database, Path(scratch))
             with _private(part) as raw, _packing(raw) as archive:
-                files = {database.name: _add(archive, database, database.name)}
+                files = {copied.name: _add(archive, copied, copied.name)}
                 files.update(
                     {name: _add(archive, path, name) for path, name in _kept(data, with_blobs=not config.blobs)}
                 )
@@ -147,8 +154,12 @@ def restore(archive: Path, data: Path, *, database: str = "") -> Backup:
     try:
         backup = _unpack(archive, scratch)
         if _DUMP in backup.files:
-            _load_dump(scratch / _DUMP, database)
+            if not database:
+                fix = "make an empty database and give it with --database postgresql://…"
+                raise UsageError("the backup is of PostgreSQL", where="--database", fix=fix)
+            pg_dump.load(scratch / _DUMP, database)
             (scratch / _DUMP).unlink()
+            note_database(scratch, database)
         elif database:
             raise UsageError("the backup is of SQLite", where="--database", fix="leave it out")
         if data.exists():
@@ -167,7 +178,8 @@ def restore(archive: Path, data: Path, *, database: str = "") -> Backup:
 def _copy_database(data: Path, url: str, scratch: Path) -> Path:
     """Copy the database as of one moment."""
     if url:
-        return _dump(url, scratch / _DUMP)
+        pg_dump.dump(url, scratch / _DUMP)
+        return scratch / _DUMP
     copy = scratch / _DATABASE
     source = sqlite3.connect(f"file:{data / _DATABASE}?mode=ro", uri=True, timeout=30.0)
     with contextlib.closing(source), contextlib.closing(sqlite3.connect(copy)) as target:
@@ -177,31 +189,6 @@ def _copy_database(data: Path, url: str, scratch: Path) -> Path:
     if broken != "ok":
         raise StoreError(f"the database is damaged: {broken}", where=str(data / _DATABASE))
     return copy
-
-
-def _tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise StoreError(f"{name} is not installed", where="PostgreSQL", fix=_TOOLS)
-    return found
-
-
-def _dump(url: str, target: Path) -> Path:
-    words = [_tool("pg_dump"), "--format=custom", f"--file={target}", f"--dbname={url}"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        raise StoreError(f"pg_dump: {done.stderr.strip()[:300]}", where="PostgreSQL")
-    return target
-
-
-def _load_dump(dump: Path, url: str) -> None:
-    if not url:
-        fix = "make an empty database and give it with --database postgresql://…"
-        raise UsageError("the backup is of PostgreSQL", where="--database", fix=fix)
-    words = [_tool("pg_restore"), "--exit-on-error", "--no-owner", f"--dbname={url}", str(dump)]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        raise StoreError(f"pg_restore: {done.stderr.strip()[:300]}", where="PostgreSQL")
 
 
 def _kept(data: Path, *, with_blobs: bool) -> Iterator[tuple[Path, str]]:

@@ -11,12 +11,13 @@ each other in one direction only, and a mark never moves back.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from edge_contract.batches import TelemetryBatch, TelemetryRow
 from edge_contract.errors import MessageError
-from fleet.adapters.database import Connection, chunks
+from fleet.adapters.bulk import sources
+from fleet.adapters.database import Connection
 
 __all__ = ["UNFOLDED", "Key", "Unfold", "keep_batches"]
 
@@ -30,11 +31,15 @@ UNFOLDED: Final = frozenset({"result", "drift"})
 """Classes whose rows are read into tables of their own."""
 
 _COLUMNS: Final = "device, boot, class, seq, time, received, body"
-_INSERT: Final = f"INSERT INTO telemetry ({_COLUMNS}) VALUES "
+_TYPES: Final = ("TEXT", "TEXT", "TEXT", "INTEGER", "REAL", "REAL", "BLOB")
+_INSERT: Final = f"INSERT INTO telemetry ({_COLUMNS}) "
 _ONCE: Final = " ON CONFLICT (device, boot, class, seq) DO NOTHING"
 _MARK: Final = """ ON CONFLICT (device, boot, class) DO UPDATE SET
   up_to = CASE WHEN excluded.up_to > marks.up_to THEN excluded.up_to ELSE marks.up_to END,
-  top = CASE WHEN excluded.top > marks.top THEN excluded.top ELSE marks.top END, heard = excluded.heard"""
+  top = CASE WHEN excluded.top > marks.top THEN excluded.top ELSE marks.top END, heard = excluded.heard
+  RETURNING device, boot, class, up_to, top"""
+_MARK_TYPES: Final = ("TEXT", "TEXT", "TEXT", "INTEGER", "INTEGER", "REAL")
+_INSERT_MARK: Final = "INSERT INTO marks (device, boot, class, up_to, top, heard) "
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
@@ -54,18 +59,18 @@ def keep_batches(
         For each batch the number up to which all rows of its (boot, class) are kept, or why it is refused: its device
         is not enrolled.
     """
-    enrolled = _enrolled(db, sorted({batch.device for batch in batches}))
-    kept = sorted((batch for batch in batches if batch.device in enrolled), key=_key_of)
-    plain = [batch for batch in kept if batch.cls not in UNFOLDED]
-    for marks, values in chunks(_rows(plain, now)):
-        db.execute(_INSERT + marks + _ONCE, values)
-    _keep_unfolded(db, [batch for batch in kept if batch.cls in UNFOLDED], now, unfold)
+    keys = [(batch.device, batch.boot, batch.cls) for batch in batches]
+    enrolled = _enrolled(db, sorted({key[0] for key in keys}))
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    kept = [(keys[i], batches[i]) for i in order if keys[i][0] in enrolled]
+    for source, values in sources(db, _TYPES, _rows([one for one in kept if one[0][2] not in UNFOLDED], now)):
+        db.execute(_INSERT + source + _ONCE, values)
+    _keep_unfolded(db, [one for one in kept if one[0][2] in UNFOLDED], now, unfold)
     moved = _move_marks(db, kept, now)
-    return [moved[_key_of(b)] if b.device in enrolled else _stranger(b.device) for b in batches]
+    return [moved[key] if key[0] in enrolled else _stranger(key[0]) for key in keys]
 
 
-def _key_of(batch: TelemetryBatch) -> Key:
-    return batch.device, batch.boot, batch.cls
+_Kept = tuple[Key, TelemetryBatch]
 
 
 def _stranger(device: str) -> MessageError:
@@ -74,55 +79,49 @@ def _stranger(device: str) -> MessageError:
 
 def _enrolled(db: Connection, devices: Sequence[str]) -> set[str]:
     found: set[str] = set()
-    for marks, values in chunks([(device,) for device in devices]):
-        listed = marks.replace("(", "").replace(")", "")
-        found.update(row[0] for row in db.execute(f"SELECT device FROM devices WHERE device IN ({listed})", values))
+    for source, values in sources(db, ("TEXT",), [(device,) for device in devices]):
+        found.update(row[0] for row in db.execute(f"SELECT device FROM devices WHERE device IN ({source})", values))
     return found
 
 
-def _rows(batches: Iterable[TelemetryBatch], now: float) -> list[tuple[Any, ...]]:
+def _rows(kept: Sequence[_Kept], now: float) -> list[tuple[Any, ...]]:
     return [
-        (batch.device, batch.boot, batch.cls, row.seq, row.time, now, _encode(row.body).encode())
-        for batch in batches
+        (*key, row.seq, row.time, now, row.wire or _encode(row.body).encode())
+        for key, batch in kept
         for row in batch.rows
     ]
 
 
-def _keep_unfolded(db: Connection, batches: Sequence[TelemetryBatch], now: float, unfold: Unfold) -> None:
+def _keep_unfolded(db: Connection, kept: Sequence[_Kept], now: float, unfold: Unfold) -> None:
     new: set[tuple[Any, ...]] = set()
-    for marks, values in chunks(_rows(batches, now)):
-        new.update(map(tuple, db.execute(f"{_INSERT}{marks}{_ONCE} RETURNING device, boot, class, seq", values)))
-    for batch in batches:
+    for source, values in sources(db, _TYPES, _rows(kept, now)):
+        new.update(map(tuple, db.execute(f"{_INSERT}{source}{_ONCE} RETURNING device, boot, class, seq", values)))
+    for key, batch in kept:
         for row in batch.rows:
-            if (*_key_of(batch), row.seq) in new:
-                new.discard((*_key_of(batch), row.seq))  # twice in one group
+            if (*key, row.seq) in new:
+                new.discard((*key, row.seq))  # twice in one group
                 unfold(db, batch, row)
 
 
-def _move_marks(db: Connection, batches: Sequence[TelemetryBatch], now: float) -> dict[Key, int]:
-    """Move the marks of all keys; ``batches`` are sorted by key, and by arrival within one."""
-    old = _marks(db, sorted({_key_of(batch) for batch in batches}))
-    moved, tops = dict[Key, int](), dict[Key, int]()
-    for batch in batches:
-        key = _key_of(batch)
-        mark, top = moved.get(key, old.get(key, (0, 0))[0]), tops.get(key, old.get(key, (0, 0))[1])
-        moved[key], tops[key] = _over(batch, mark), max(top, batch.rows[-1].seq if batch.rows else 0)
-    for key, mark in moved.items():
-        if tops[key] > mark:
-            moved[key] = _over_stored(db, key, mark)
-    rows = [(*key, mark, tops[key], now) for key, mark in moved.items()]
-    for marks, values in chunks(rows):
-        db.execute(f"INSERT INTO marks (device, boot, class, up_to, top, heard) VALUES {marks}{_MARK}", values)
+def _move_marks(db: Connection, kept: Sequence[_Kept], now: float) -> dict[Key, int]:
+    """Move the marks of all keys; ``kept`` is sorted by key, and by arrival within one.
+
+    What a batch alone says is joined with the mark in the database by the statement that stores it. Only where a
+    row is stored beyond the mark, after a gap, are stored rows looked at.
+    """
+    told = dict[Key, tuple[int, int]]()
+    for key, batch in kept:
+        mark, top = told.get(key, (0, 0))
+        told[key] = _over(batch, mark), max(top, batch.rows[-1].seq if batch.rows else 0)
+    moved = {
+        key: mark for key, (mark, _) in told.items()
+    }  # PostgreSQL returns no NUL: such a key comes back as another
+    rows = [(*key, mark, top, now) for key, (mark, top) in told.items()]
+    for source, values in sources(db, _MARK_TYPES, rows):
+        for device, boot, cls, mark, top in db.execute(f"{_INSERT_MARK}{source}{_MARK}", values).fetchall():
+            key = device, boot, cls
+            moved[key] = _over_stored(db, key, mark) if top > mark else mark
     return moved
-
-
-def _marks(db: Connection, keys: Sequence[Key]) -> dict[Key, tuple[int, int]]:
-    found = {}
-    for marks, values in chunks(keys):
-        statement = f"SELECT device, boot, class, up_to, top FROM marks WHERE (device, boot, class) IN (VALUES {marks})"
-        for device, boot, cls, up_to, top in db.execute(statement, values):
-            found[device, boot, cls] = (up_to, top)
-    return found
 
 
 def _over(batch: TelemetryBatch, mark: int) -> int:
@@ -136,8 +135,11 @@ def _over(batch: TelemetryBatch, mark: int) -> int:
 
 def _over_stored(db: Connection, key: Key, mark: int) -> int:
     following = "SELECT seq FROM telemetry WHERE device = ? AND boot = ? AND class = ? AND seq > ? ORDER BY seq"
+    before = mark
     for (seq,) in db.execute(following, (*key, mark)):
         if seq != mark + 1:
             break
         mark = seq
+    if mark > before:
+        db.execute("UPDATE marks SET up_to = ? WHERE device = ? AND boot = ? AND class = ?", (mark, *key))
     return mark

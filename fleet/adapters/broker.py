@@ -197,13 +197,22 @@ class Mosquitto:
         host, port: Where it listens; port 0 takes a free one.
         files: The listener's certificates.
         plain_port: Of a second listener without certificates on loopback, 0 for none.
+        name: By which devices reach it; empty for ``host``.
     """
 
     def __init__(
-        self, folder: Path, tenant: str, host: str, port: int, *, files: BrokerFiles, plain_port: int = 0
+        self,
+        folder: Path,
+        tenant: str,
+        host: str,
+        port: int,
+        *,
+        files: BrokerFiles,
+        plain_port: int = 0,
+        name: str = "",
     ) -> None:
         self._folder, self._tenant, self._files, self._plain = folder, tenant, files, plain_port
-        self.host, self.port = host, port
+        self.host, self.port, self._name = host, port, name or host
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -239,6 +248,16 @@ class Mosquitto:
     def is_alive(self) -> bool:
         """True while the child runs."""
         return self._child is not None and self._child.poll() is None
+
+    @property
+    def told(self) -> tuple[str, int]:
+        """Where devices reach it."""
+        return self._name, self.port
+
+    @property
+    def reach(self) -> tuple[str, int]:
+        """Where this machine reaches it."""
+        return reachable(self.host), self.port
 
     @property
     def pid(self) -> int:

@@ -38,6 +38,7 @@ __all__ = [
     "create_ca",
     "csr_key_digest",
     "facts",
+    "issue_broker",
     "issue_client",
     "issue_server",
     "pem_of",
@@ -223,6 +224,20 @@ def issue_client(folder: Path, name: str = SERVER_NAME, *, now: float) -> tuple[
     ca, key = _load(folder), ec.generate_private_key(ec.SECP256R1())
     _write_pair(folder, name, key, _issue(ca, name, key.public_key(), now, SERVER_DAYS))
     return folder / f"{name}.crt", folder / f"{name}.key"
+
+
+def issue_broker(folder: Path, out: Path, hosts: Sequence[str], *, now: float) -> tuple[Path, Path]:
+    """Return paths (certificate, key) of a TLS pair for a broker that others run, written into another folder.
+
+    Args:
+        folder: The CA's folder.
+        out: Where ``broker.crt`` and ``broker.key`` go.
+        hosts: Names and addresses by which devices and the server reach it.
+        now: Seconds since 1970.
+    """
+    ca, key = _load(folder), ec.generate_private_key(ec.SECP256R1())
+    _write_pair(out, "broker", key, _issue(ca, "Strop broker", key.public_key(), now, SERVER_DAYS, hosts=hosts))
+    return out / "broker.crt", out / "broker.key"
 
 
 def sign_csr(folder: Path, csr_pem: bytes, device: str, *, now: float) -> bytes:

@@ -3,7 +3,8 @@
 
 Folder ``captures/``: ``<campaign>.key`` (X25519 in PEM, 0600) and ``<campaign>/<device>/<number>.sealed``. Each
 campaign has a key of its own, so that deleting a campaign ends with the key: what a backup still holds of its samples
-cannot be opened any more. The server itself opens nothing; ``unsealing`` does, with the key's file.
+cannot be opened any more. The server itself opens nothing; ``unsealing`` does, with the key's file. Who starts a
+campaign may keep its key and give the public half alone; then there is no ``.key`` here.
 """
 
 import hashlib
@@ -13,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from edge_contract import canonical, durable
 from edge_contract.capture import split_sealed
@@ -25,6 +25,7 @@ from fleet.adapters import tables
 from fleet.adapters.database import Connection, upsert
 from fleet.adapters.job_signing import JobSigner
 from fleet.adapters.store import Store
+from fleet.adapters.unsealing import private_pem
 from fleet.core.capture import Campaign, Refusal, order_for, read_request, stopped, why_refused
 
 __all__ = ["Captures"]
@@ -60,20 +61,22 @@ class Captures:
     def start(self, document: Any, actor: str) -> Campaign:
         """Start a campaign with a key of its own; devices that are connected are told to ask for it now.
 
+        A request with ``public_key`` names the key of whoever asks: then the private half never comes here, and
+        nobody but its owner opens a sample.
+
         Raises:
-            UsageError, MessageError: As ``fleet.core.capture.read_request``.
+            UsageError, MessageError: As ``fleet.core.capture.read_request``, or a public key that is none.
         """
         now, name = self._clock(), f"c{self._random_bytes(5).hex()}"
         key = X25519PrivateKey.generate()
-        public = key.public_key().public_bytes_raw().hex()
+        public = _given_key(document, key) or key.public_key().public_bytes_raw().hex()
         known = self._store.read(
             lambda db: frozenset(row["device"] for row in db.execute("SELECT device FROM devices"))
         )
         campaign = read_request(document, known, name, public, now)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        form = serialization.PrivateFormat.PKCS8
-        pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-        durable.write(self.key_path(name), pem, mode=durable.PRIVATE)
+        if public == key.public_key().public_bytes_raw().hex():
+            durable.write(self.key_path(name), private_pem(key), mode=durable.PRIVATE)
 
         def job(db: Connection) -> None:
             _put(db, campaign)
@@ -128,6 +131,18 @@ class Captures:
             return refused
 
         return self._store.write(job) or digest
+
+    def collect(self, campaign: str) -> Campaign:
+        """Let the devices of a live campaign send now what they hold; by themselves they do it every 15 minutes.
+
+        Raises:
+            UsageError: No such campaign, or it has ended.
+        """
+        found = self._store.read(lambda db: _campaign(db, campaign))
+        if not found.is_live(self._clock()):
+            raise UsageError("it has ended", where=f"campaign {campaign[:40]}", fix=_LIST)
+        self.on_changed(found.devices, campaign)
+        return found
 
     def stop(self, campaign: str, actor: str) -> Campaign:
         """Ask for no more inputs; devices forget what they still hold when they ask next, which they are told to.
@@ -192,10 +207,22 @@ class Captures:
 
     def sealed(self, campaign: str, device: str, number: int) -> bytes | None:
         """Return one sealed sample, None if it is not held; the names are looked up, never joined to a path first."""
-        rows = self._store.read(lambda db: _samples(db, campaign))
-        if not any((row["device"], row["number"]) == (device, number) for row in rows):
+        statement = "SELECT 1 FROM capture_samples WHERE campaign = ? AND device = ? AND number = ?"
+        values = (campaign, device, number)
+        if number >= 2**63 or self._store.read(lambda db: db.execute(statement, values).fetchone()) is None:
             return None
         return (self._folder / campaign / device / f"{number}.sealed").read_bytes()
+
+
+def _given_key(document: Any, probe: X25519PrivateKey) -> str:
+    """Return the public key that a request brings, empty for none."""
+    given = Fields(document, "capture", MessageError).digest("public_key", "")
+    if given:
+        try:
+            probe.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(given)))
+        except ValueError as error:  # a point of small order: everybody could open what is sealed to it
+            raise UsageError("the public key is not fit for sealing", where="capture.public_key") from error
+    return given
 
 
 def _destroy(path: Path) -> None:

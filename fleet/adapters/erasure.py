@@ -21,6 +21,7 @@ ERASED: Final = (
     "labels",
     "windows",
     "drift_states",
+    "drift_hours",
     "quarantined_rows",
     "commands",
     "capture_samples",

@@ -2,7 +2,8 @@
 """What a gate looks at, read from telemetry: each device's metric rows and crashes, before and after its update.
 
 A wave is looked at every few seconds over hours, so each row is read once: the running sums of a device are kept in
-memory with the number of the last row. After a restart they are read again, and come out the same.
+memory with the numbers of the last metric row and drift window. After a restart they are read again, and come out the
+same. Executions that ended are opened once, too (``updated``).
 
 Which rows count: of the rollout's model, by the bundle that the row names. An updated device counts from its success
 on, a control from the first success of the rollout on; ``settle_s`` after that is left out. Time is the server's.
@@ -17,9 +18,12 @@ from typing import Any, Final
 from edge_contract import canonical
 from edge_contract.canonical import as_float
 from edge_contract.errors import StropError
+from edge_contract.findings import Level
 from edge_contract.states import Status, WaveState
+from edge_contract.tails import normal_quantile
 from fleet.adapters.database import Connection
-from fleet.core.evidence import DeviceEvidence, Row, Span
+from fleet.adapters.updated import Updated
+from fleet.core.evidence import DeviceEvidence, Judged, Row, Span
 from fleet.core.execution import Execution
 from fleet.core.gate_limits import GateLimits
 from fleet.core.gates import WaveVerdict, judge_wave
@@ -30,6 +34,7 @@ __all__ = ["AtWork", "WaveJudge", "history"]
 LOOK_S: Final = 15.0
 MOST_DEVICES: Final = 100
 """Of each group: more would not make the answer surer by much, and would cost reading."""
+_Z_RANGE: Final = (-3.0, 6.0)
 KEPT_LOOKS: Final = 500
 """Of each wave, for the chart."""
 
@@ -42,6 +47,7 @@ class _Seen:
     """What has been read of one device."""
 
     last_id: int
+    last_window: int = 0
     before: Span = field(default_factory=Span)
     after: Span = field(default_factory=Span)
 
@@ -58,11 +64,12 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Reader:
-    """What reading needs: the model's bundles, and the first row that may count."""
+    """What reading needs: the model's bundles, the first row that may count, and from which time on windows may."""
 
     db: Connection
     bundles: frozenset[str]
     start: int
+    since: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,13 +77,13 @@ class AtWork:
     """A rollout with gates, as the engine sees it.
 
     Attributes:
-        executions: Of the rollout, by device.
+        executions: Of the rollout, by device; None to have them read from the database, each once.
         running: Device → bundle of the rollout's model that it runs.
     """
 
     rollout: Rollout
     limits: GateLimits
-    executions: Mapping[str, Execution]
+    executions: Mapping[str, Execution] | None
     running: Mapping[str, str]
 
 
@@ -86,6 +93,7 @@ class WaveJudge:
     def __init__(self) -> None:
         self._seen: dict[tuple[int, str, bool], _Seen] = {}
         self._told: dict[int, tuple[float, _At | None, WaveVerdict | None]] = {}
+        self._updated: dict[int, Updated] = {}
 
     def __call__(self, db: Connection, work: AtWork, now: float) -> WaveVerdict | None:
         """Return the verdict on the wave that runs or soaks; None while nobody is updated.
@@ -106,26 +114,38 @@ class WaveJudge:
     def forget(self, number: int) -> None:
         """Forget a rollout that has ended."""
         self._told.pop(number, None)
+        self._updated.pop(number, None)
         for key in [key for key in self._seen if key[0] == number]:
             del self._seen[key]
 
     def _look(self, db: Connection, work: AtWork, now: float) -> WaveVerdict | None:
         rollout, limits = work.rollout, work.limits
         place = _at_work(rollout)
-        done = [e for e in work.executions.values() if e.status is Status.SUCCEEDED and e.issued_at]
+        done, ended = self._done(db, work)
         if place is None or not done:
             return None
         wave = place[0]
         begun, newest = min(e.updated_at for e in done), max(e.updated_at for e in done)
         groups = [
             *(_Place(e.device, is_treated=True, since=e.updated_at, execution=e) for e in _some(done, wave)),
-            *(_Place(name, is_treated=False, since=begun) for name in _controls(work)),
+            *(_Place(name, is_treated=False, since=begun) for name in _controls(work, ended)),
         ]
-        reader = _Reader(db, _bundles(db, rollout.model), _first_row(db, begun - limits.lookback_s))
+        reader = _Reader(
+            db, _bundles(db, rollout.model), _first_row(db, begun - limits.lookback_s), begun - limits.lookback_s
+        )
         found = [self._evidence(reader, work, place) for place in groups]
         verdict = judge_wave(found, limits, now - newest)
         _keep(db, rollout.number, wave, now, verdict)
         return verdict
+
+    def _done(self, db: Connection, work: AtWork) -> tuple[list[Execution], frozenset[str]]:
+        """Return the executions that succeeded, and the devices that are at the end of their part."""
+        if work.executions is None:
+            updated = self._updated.setdefault(work.rollout.number, Updated(work.rollout.number))
+            return updated.read(db), updated.ended
+        every = work.executions.values()
+        done = [e for e in every if e.status is Status.SUCCEEDED and e.issued_at]
+        return done, frozenset(e.device for e in every if not e.is_open)
 
     def _evidence(self, reader: "_Reader", work: AtWork, group: "_Place") -> DeviceEvidence:
         key = work.rollout.number, group.device, group.is_treated
@@ -143,6 +163,7 @@ class WaveJudge:
                     seen = replace(seen, after=seen.after.plus(row))
                 elif received < group.since and not is_new:
                     seen = replace(seen, before=seen.before.plus(row))
+        seen = _with_windows(reader, work, group, seen)
         self._seen[key] = seen
         compared, agreed = _shadow(group.execution)
         return DeviceEvidence(group.device, group.is_treated, seen.before, seen.after, compared, agreed)
@@ -179,14 +200,40 @@ def _some(done: Iterable[Execution], wave: int) -> list[Execution]:
     return sorted(done, key=lambda e: (e.wave != wave, _order(e.device)))[:MOST_DEVICES]
 
 
-def _controls(work: AtWork) -> list[str]:
+def _with_windows(reader: _Reader, work: AtWork, group: _Place, seen: _Seen) -> _Seen:
+    """Add the drift windows that came since the last look: before by the old bundle, after by the one it then runs."""
+    settled, bundle = group.since + work.limits.settle_s, work.rollout.bundle
+    statement = "SELECT id, time, bundle, level, verdict FROM windows WHERE device = ? AND id > ? ORDER BY id"
+    for row in reader.db.execute(statement, (group.device, seen.last_window)).fetchall():
+        seen = replace(seen, last_window=int(row["id"]))
+        window = _window(row["level"], row["verdict"]) if row["bundle"] in reader.bundles else None
+        if window is None or row["time"] < reader.since:
+            continue
+        is_new = row["bundle"] == bundle
+        if row["time"] >= settled and is_new == group.is_treated:
+            seen = replace(seen, after=seen.after.judged(window))
+        elif row["time"] < group.since and not is_new:
+            seen = replace(seen, before=seen.before.judged(window))
+    return seen
+
+
+def _window(level: str, verdict: bytes) -> Judged | None:
+    """Return a judged window, None for one that was too small or is not understood."""
+    if level == Level.INSUFFICIENT.value:
+        return None
+    try:
+        told = json.loads(bytes(verdict))
+        z = min(max(normal_quantile(as_float(told["p_family"])), _Z_RANGE[0]), _Z_RANGE[1])
+        accuracy = as_float(told["estimated_accuracy"]) if told.get("valid") and "estimated_accuracy" in told else None
+    except (StropError, ValueError, KeyError, TypeError):
+        return None
+    return Judged(z, level in (Level.WARN.value, Level.ALARM.value), accuracy)
+
+
+def _controls(work: AtWork, ended: frozenset[str]) -> list[str]:
     """Devices that run another bundle of the model, and are not at the end of their part in this rollout."""
-    bundle, executions = work.rollout.bundle, work.executions
-    free = [
-        device
-        for device, runs in work.running.items()
-        if runs not in ("", bundle) and (device not in executions or executions[device].is_open)
-    ]
+    bundle = work.rollout.bundle
+    free = [device for device, runs in work.running.items() if runs not in ("", bundle) and device not in ended]
     return sorted(free, key=_order)[:MOST_DEVICES]
 
 

@@ -20,6 +20,7 @@ from typing import Final
 
 from edge_contract.errors import BrokerError
 from fleet.adapters import mqtt_frames as frames
+from fleet.adapters.broker_answers import refusal
 from fleet.adapters.link import Hears, LinkFiles
 
 __all__ = ["SWITCH_S", "Feed"]
@@ -31,6 +32,10 @@ SWITCH_S: Final = 0.0005
 than usual. Reading and storing would otherwise spend most of their time waiting for each other."""
 
 _BITE: Final = 1 << 16
+_ANSWERS: Final = 100
+"""PUBACKs are sent by so many, far fewer than the broker has in flight, or when there is nothing to read."""
+_GATHER_S: Final = 0.002
+"""After a wait for the first message: some more come in that time, and one read for many costs less than many."""
 _KEEPALIVE_S: Final = 30
 _CONNECT_S: Final = 10.0
 _LONGEST_WAIT_S: Final = 5.0
@@ -58,15 +63,15 @@ class Feed:
     ) -> None:
         self._on_pause = on_pause
         self._filters, self._member, self._on_message = hears.filters(tenant), hears.member, on_message
-        self._context = ssl.create_default_context(cafile=str(files.ca))
-        self._context.load_cert_chain(files.certificate, files.key)
+        self._files, self._context, self._level = files, files.context(), files.level
         self._address: tuple[str, int] = ("", 0)
         self._out: list[bytes] = []
         self._lock, self._is_woken = threading.Lock(), False
         self._woken, self._waker = socket.socketpair()
         self._waker.setblocking(False)
-        self._socket: ssl.SSLSocket | None = None
+        self._socket: socket.socket | None = None
         self._cutter, self._stopped = frames.Cutter(), threading.Event()
+        self._early: list[tuple[int, bytes]] = []
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     @property
@@ -96,7 +101,7 @@ class Feed:
 
     def acknowledge(self, topic: str, payload: bytes) -> None:
         """Send a message, QoS 0: where it is lost the device sends its batch again, and is told again."""
-        frame = frames.publish(topic, payload)
+        frame = frames.publish(topic, payload, level=self._level)
         with self._lock:
             self._out.append(frame)
             if self._is_woken:
@@ -125,64 +130,90 @@ class Feed:
                 self._stopped.wait(random.uniform(0.1, wait_s))
 
     def _connect(self) -> None:
-        try:
-            raw = socket.create_connection(self._address, _CONNECT_S)
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            opened = self._context.wrap_socket(raw, server_hostname=self._address[0])
-            self._cutter = frames.Cutter()
-            opened.sendall(frames.connect(self._member, _KEEPALIVE_S))
-            self._agreed(opened, frames.CONNACK, 1)
-            opened.sendall(frames.subscribe(1, self._filters, 1))
-            self._agreed(opened, frames.SUBACK, 3)
-        except OSError as error:
-            raise BrokerError(f"no connection to {self._address[0]}:{self._address[1]}: {error}") from error
+        """Connect to the first node that answers and subscribe."""
+        nodes = (self._address, *self._files.others)
+        for last, address in enumerate(nodes, 1 - len(nodes)):
+            try:
+                opened = self._opened(address)
+                break
+            except BrokerError:
+                if not last:
+                    raise
+            except OSError as error:
+                if not last:
+                    raise BrokerError(f"no connection to {address[0]}:{address[1]}: {error}") from error
         with self._lock:
             self._out.clear()  # said to a broker that is gone
         self._socket, self._heard, self._sent = opened, time.monotonic(), time.monotonic()
 
-    def _agreed(self, opened: ssl.SSLSocket, kind: int, codes_at: int) -> None:
-        """Wait for an answer and look at its reason codes; messages may come before it."""
-        while True:
+    def _opened(self, address: tuple[str, int]) -> socket.socket:
+        files, level = self._files, self._level
+        opened = socket.create_connection(address, _CONNECT_S)
+        try:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context is not None:
+                opened = self._context.wrap_socket(opened, server_hostname=address[0])
+            self._cutter, self._early = frames.Cutter(), []
+            who = frames.connect(self._member, _KEEPALIVE_S, level=level, user=files.user, password=files.password)
+            opened.sendall(who)
+            self._agreed(opened, frames.CONNACK)
+            opened.sendall(frames.subscribe(1, self._filters, 1, level=level))
+            self._agreed(opened, frames.SUBACK)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def _agreed(self, opened: socket.socket, kind: int) -> None:
+        """Wait for an answer and look at its reason codes; messages that come with it wait for their turn."""
+        has_answered = False
+        while not has_answered:
             data = opened.recv(_BITE)
             if not data:
                 raise BrokerError("the broker closed the connection", where=self._member, fix="see its log")
             for first, body in self._cutter.feed(data):
-                if first & 0xF0 == kind:
-                    if any(code >= 0x80 for code in body[codes_at : codes_at + 1 if kind == frames.CONNACK else None]):
-                        raise BrokerError(f"the broker refuses ({body.hex()})", where=self._member, fix="see its log")
-                    return
-                self._packet(first, body, [])
+                if first & 0xF0 != kind:
+                    self._early.append((first, body))
+                elif words := refusal(kind, body, self._level):
+                    raise BrokerError(f"the broker refuses: {words}", where=self._member, fix="see its log")
+                else:
+                    has_answered = True
 
     def _pump(self) -> None:
         opened = self._socket
         assert opened is not None
         opened.settimeout(_CONNECT_S)
+        early, self._early, answered = self._early, [], list[bytes]()
+        for packet in early:
+            self._packet(*packet, answered)
         while not self._stopped.is_set():
-            if not opened.pending() and not self._is_more(opened):
+            if not _pending(opened) and not self._is_more(opened, answered):
                 continue
-            answers: list[bytes] = []
             for first, body in self._cutter.feed(self._bite(opened)):
-                self._packet(first, body, answers)
-            self._flush(opened, answers)
-        self._flush(opened, [frames.disconnect()])
+                self._packet(first, body, answered)
+            if len(answered) >= _ANSWERS or self._is_woken:
+                self._flush(opened, answered)
+        self._flush(opened, [*answered, frames.disconnect()])
 
-    def _is_more(self, opened: ssl.SSLSocket) -> bool:
+    def _is_more(self, opened: socket.socket, answered: list[bytes]) -> bool:
         """Return at once if there is more to read; else let the listener work, send, and wait for something to do."""
         if select.select([opened], [], [], 0)[0]:
             return True
         self._on_pause()
-        self._flush(opened, [])
+        self._flush(opened, answered)
         ready = select.select([opened, self._woken], [], [], _KEEPALIVE_S / 3)[0]
         if self._woken in ready:
             self._flush(opened, [])
         self._keep_alive(opened)
+        if opened in ready:
+            time.sleep(_GATHER_S)
         return opened in ready
 
-    def _bite(self, opened: ssl.SSLSocket) -> bytes:
+    def _bite(self, opened: socket.socket) -> bytes:
         data = opened.recv(_BITE)
         if not data:
             raise BrokerError("the broker closed the connection")
-        while len(data) < _BITE and opened.pending():  # a TLS record holds 16 KB at most
+        while len(data) < _BITE and _pending(opened):  # a TLS record holds 16 KB at most
             data += opened.recv(_BITE)
         self._heard = time.monotonic()
         return data
@@ -193,7 +224,7 @@ class Feed:
             raise BrokerError(f"the broker ends the connection ({body.hex()})")
         if kind != frames.PUBLISH:
             return
-        message = frames.read_publish(first, body)
+        message = frames.read_publish(first, body, level=self._level)
         if message.mid:
             answers.append(frames.puback(message.mid))
         try:
@@ -201,7 +232,7 @@ class Feed:
         except Exception:  # one message must never end the thread that reads all others
             _log.exception("a message on %s was not taken", message.topic)
 
-    def _flush(self, opened: ssl.SSLSocket, answers: list[bytes]) -> None:
+    def _flush(self, opened: socket.socket, answers: list[bytes]) -> None:
         with self._lock:
             out, self._out = self._out, []
             if self._is_woken:
@@ -210,9 +241,10 @@ class Feed:
                     self._woken.recv(64, socket.MSG_DONTWAIT)
         if out or answers:
             opened.sendall(b"".join([*answers, *out]))
+            answers.clear()
             self._sent = time.monotonic()
 
-    def _keep_alive(self, opened: ssl.SSLSocket) -> None:
+    def _keep_alive(self, opened: socket.socket) -> None:
         now = time.monotonic()
         if now - self._heard > 1.5 * _KEEPALIVE_S:
             raise BrokerError("the broker is silent")
@@ -225,3 +257,8 @@ class Feed:
         if opened is not None:
             with contextlib.suppress(OSError):
                 opened.close()
+
+
+def _pending(opened: socket.socket) -> bool:
+    """True if TLS has read more from the socket than it has handed out."""
+    return isinstance(opened, ssl.SSLSocket) and bool(opened.pending())

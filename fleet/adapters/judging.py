@@ -5,12 +5,15 @@ import json
 from typing import Any
 
 from edge_contract import canonical
-from edge_contract.errors import MessageError, StropError, SummaryError
+from edge_contract.alarm_setting import RATE_SETTING, limits_of
+from edge_contract.canonical import as_float
+from edge_contract.daytime import Daytime
+from edge_contract.errors import ContractError, MessageError, StropError, SummaryError
 from edge_contract.findings import DriftState, Level, Verdict
 from edge_contract.profile import ReferenceProfile
 from edge_contract.summary import DriftSummary, decode, short_hash
 from edge_contract.verdict import judge
-from fleet.adapters import tables
+from fleet.adapters import drift_hours, tables
 from fleet.adapters.blobs import Blobs
 from fleet.adapters.database import Connection, upsert
 
@@ -22,10 +25,11 @@ class WindowJudge:
 
     Args:
         blobs: Where the bundles' files are.
+        false_alarms: How many false alarms a device may give in a year; 0 takes the contract's own limits.
     """
 
-    def __init__(self, blobs: Blobs) -> None:
-        self._blobs = blobs
+    def __init__(self, blobs: Blobs, false_alarms: float = 0.0) -> None:
+        self._blobs, self._false_alarms = blobs, false_alarms
         self._profiles: dict[tuple[str, int], ReferenceProfile] = {}
 
     def __call__(self, db: Connection, device: str, bundle: str, data: bytes, told: Any) -> tuple[str, dict[str, Any]]:
@@ -39,16 +43,38 @@ class WindowJudge:
             raise SummaryError("was counted by another device", where=f"summary of {device}")
         if not bundle.startswith(summary.bundle):
             raise SummaryError("was counted for another bundle", where=f"summary of {device}")
-        profile = self._profile(db, bundle, summary.profile_crc)
+        profile = self.profile(db, bundle, summary.profile_crc)
         if profile is None:
             verdict = _as_told(told, summary)
             return verdict.level.value, verdict.to_json()
-        verdict, state = judge(profile, summary, _remembered(db, device, bundle))
+        daytime = drift_hours.daytime_of(db, device, profile, summary)
+        limits = limits_of(_wanted(db, device) or self._false_alarms, summary.duration_ms)
+        verdict, state = judge(profile, summary, _remembered(db, device, bundle), limits, daytime)
         stored = canonical.dumps(state.to_json())
         db.execute(upsert("drift_states", "device, bundle", "state"), (device, bundle, stored))
-        return verdict.level.value, verdict.to_json()
+        return verdict.level.value, {
+            **verdict.to_json(),
+            **self._inputs(db, device, (profile, summary), daytime, state),
+        }
 
-    def _profile(self, db: Connection, bundle: str, crc: int) -> ReferenceProfile | None:
+    @staticmethod
+    def _inputs(
+        db: Connection,
+        device: str,
+        seen: tuple[ReferenceProfile, DriftSummary],
+        daytime: Daytime | None,
+        state: DriftState,
+    ) -> dict[str, Any]:
+        """Let the hour learn, and return who decided about the inputs."""
+        if daytime is None or daytime.found is None:
+            return {}
+        hour = daytime.learned(seen[1].counters, is_alarmed=state.is_alarmed)
+        if hour is not None:
+            drift_hours.learn(db, device, seen[0], hour)
+        return {"inputs": {"against": daytime.used, "words": daytime.words}}
+
+    def profile(self, db: Connection, bundle: str, crc: int) -> ReferenceProfile | None:
+        """Return a profile of a bundle; None where the bundle or its profile is not known here."""
         if (bundle, crc) not in self._profiles:
             self._profiles.update(self._read_profiles(db, bundle))
         return self._profiles.get((bundle, crc))
@@ -62,6 +88,17 @@ class WindowJudge:
             profile = ReferenceProfile.from_bytes(self._blobs.read(version.manifest.file(path).sha256))
             found[bundle, profile.crc] = profile
         return found
+
+
+def _wanted(db: Connection, device: str) -> float:
+    """Return what the device's own settings allow, 0 where they say nothing."""
+    row = db.execute("SELECT desired FROM devices WHERE device = ?", (device,)).fetchone()
+    if row is None or RATE_SETTING not in (text := bytes(row["desired"]).decode()):
+        return 0.0
+    try:
+        return max(0.0, as_float(json.loads(text).get("config", {}).get(RATE_SETTING, 0.0)))
+    except (ContractError, ValueError, AttributeError):
+        return 0.0
 
 
 def _remembered(db: Connection, device: str, bundle: str) -> DriftState:

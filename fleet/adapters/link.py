@@ -5,12 +5,11 @@ A worker's connection is a member of a shared subscription (MQTT 5): the broker 
 Telemetry is subscribed class by class, because ``tm/+`` would bring our own acknowledgements back.
 """
 
+import itertools
 import logging
-import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import paho.mqtt.client as mqtt
@@ -20,22 +19,15 @@ from edge_contract.batches import CLASSES
 from edge_contract.enrolment import SERVER_NAME
 from edge_contract.errors import BrokerError
 from edge_contract.topics import server_filters
+from fleet.adapters.broker_login import LinkFiles
 
 __all__ = ["Hears", "LinkFiles", "ServerLink"]
 
 _log = logging.getLogger("strop.fleet.link")
 _CONNECT_S: Final = 10.0
+_KEEPALIVE_S: Final = 30
 
 OnMessage = Callable[[str, bytes, bool], None]
-
-
-@dataclass(frozen=True)
-class LinkFiles:
-    """CA, certificate and key of the server as an MQTT client."""
-
-    ca: Path
-    certificate: Path
-    key: Path
 
 
 @dataclass(frozen=True)
@@ -89,12 +81,9 @@ class ServerLink:
         self._tenant, self._on_message, self._on_ready = tenant, on_message, on_ready
         self._ready, hears = threading.Event(), hears or Hears()
         self._filters = [(topic, 1) for topic in hears.filters(tenant)]
-        protocol = mqtt.MQTTv5 if hears.group else mqtt.MQTTv311
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=hears.member, protocol=protocol)
-        context = ssl.create_default_context(cafile=str(files.ca))
-        context.load_cert_chain(files.certificate, files.key)
-        self._client.tls_set_context(context)
-        self._context, self._address = context, ("", 0)
+        self._files, self._context, self._address = files, files.context(), ("", 0)
+        protocol = mqtt.MQTTv5 if hears.group and files.level >= 5 else mqtt.MQTTv311
+        self._client = self._made(hears.member, protocol)
         self._client.reconnect_delay_set(1, 5)
         self._client.max_inflight_messages_set(1000)
         self._client.on_connect = self._connected
@@ -114,10 +103,9 @@ class ServerLink:
             BrokerError: The broker does not answer, or refuses our certificate.
         """
         self._address = host, port
-        try:
-            self._client.connect(host, port, keepalive=30)
-        except (OSError, ssl.SSLError) as error:
-            raise BrokerError(f"no connection to {host}:{port}: {error}") from error
+        self._connect(self._client)
+        if self._files.others:
+            self._client.on_pre_connect = self._another()
         self._client.loop_start()
         if not self._ready.wait(_CONNECT_S):
             self.stop()
@@ -133,13 +121,12 @@ class ServerLink:
 
     def take_over(self, client_id: str) -> None:
         """Connect once under a device's client id: the broker then ends the connection that has it (MQTT 3.1.4)."""
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311)
-        client.tls_set_context(self._context)
+        client = self._made(client_id, mqtt.MQTTv311)
         connected = threading.Event()
         client.on_connect = lambda *_: connected.set()
         try:
-            client.connect(*self._address, keepalive=30)
-        except OSError as error:  # it is down: nobody is connected to it either
+            self._connect(client)
+        except BrokerError as error:  # it is down: nobody is connected to it either
             _log.warning("no connection of '%s' to end: %s", client_id, error)
             return
         client.loop_start()
@@ -151,6 +138,30 @@ class ServerLink:
         """Disconnect and end the thread."""
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _made(self, client_id: str, protocol: Any) -> mqtt.Client:
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=protocol)
+        if self._context is not None:
+            client.tls_set_context(self._context)
+        if self._files.user:
+            client.username_pw_set(self._files.user, self._files.password or None)
+        return client
+
+    def _connect(self, client: mqtt.Client) -> None:
+        """Connect to the first node that answers."""
+        nodes = (self._address, *self._files.others)
+        for last, (host, port) in enumerate(nodes, 1 - len(nodes)):
+            try:
+                client.connect(host, port, keepalive=_KEEPALIVE_S)
+                return
+            except OSError as error:  # ssl.SSLError is one
+                if not last:
+                    raise BrokerError(f"no connection to {host}:{port}: {error}") from error
+
+    def _another(self) -> Callable[[mqtt.Client, Any], None]:
+        """Return what lets each new attempt of paho's go to the next node."""
+        nodes = itertools.cycle((self._address, *self._files.others))
+        return lambda client, _data: client.connect_async(*next(nodes), keepalive=_KEEPALIVE_S)
 
     def _connected(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:

@@ -66,7 +66,7 @@ class ModelVerbs:
             RegistryError: A file is missing or not signed, or the version's name is taken.
             SignatureError: The targets are not signed by the root's targets key, or are not newer.
         """
-        with self._promotion.releases.files:  # no sweep between the look at the files and the row that needs them
+        with self._promotion.releases.files.using():  # no sweep between the look at the files and the row
             registered = self._registered(bundle, targets, actor)
         self._desk.on_release()
         self._promotion.step()
@@ -100,12 +100,13 @@ class ModelVerbs:
         bundle = canonical.digest(manifest)
         sizes[bundle] = len(manifest)
         version = self._admitted(bundle, manifest, targets, sizes.get, self._desk.clock())
-        for sha256 in sizes:  # what the client finds here it does not send: a sweep must not take it before
-            self._touch(sha256)
+        with self._promotion.releases.files.using():  # what is found here is not sent: no sweep may take it before
+            for sha256 in sizes:
+                self._desk.blobs.touch(sha256)
         return version
 
     def _touch(self, sha256: str) -> bool:
-        with self._promotion.releases.files:
+        with self._promotion.releases.files.using():
             return self._desk.blobs.touch(sha256)
 
     def _admitted(

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few MQTT 5 packets that a feed of telemetry needs, as bytes.
+"""The few MQTT packets that a feed of telemetry needs, as bytes; level 5 is MQTT 5, level 4 is 3.1.1.
 
 MQTT Version 5.0 (OASIS Standard, 7 March 2019): 2.1 fixed header, 3.1 CONNECT, 3.3 PUBLISH, 3.4 PUBACK, 3.8 SUBSCRIBE.
+Version 3.1.1 (29 October 2014) has the same packets without properties.
 """
 
 import struct
@@ -62,26 +63,32 @@ def _packet(first: int, body: bytes) -> bytes:
     return bytes([first]) + _varint(len(body)) + body
 
 
-def connect(client_id: str, keepalive_s: int) -> bytes:
+def connect(client_id: str, keepalive_s: int, *, level: int = 5, user: str = "", password: str = "") -> bytes:
     """Return CONNECT with a clean start and no session afterwards."""
-    head = _text("MQTT") + bytes([5, _CLEAN_START]) + struct.pack("!H", keepalive_s)
-    return _packet(0x10, head + _NO_PROPERTIES + _text(client_id))
+    flags = _CLEAN_START | 0x80 * bool(user) | 0x40 * bool(password)
+    head = _text("MQTT") + bytes([level, flags]) + struct.pack("!H", keepalive_s)
+    who = b"".join(_text(one) for one in (client_id, *filter(None, (user, password))))
+    return _packet(0x10, head + _properties(level) + who)
 
 
-def subscribe(mid: int, filters: list[str], qos: int) -> bytes:
+def subscribe(mid: int, filters: list[str], qos: int, *, level: int = 5) -> bytes:
     """Return SUBSCRIBE for some filters."""
     wanted = b"".join(_text(one) + bytes([qos]) for one in filters)
-    return _packet(0x82, struct.pack("!H", mid) + _NO_PROPERTIES + wanted)
+    return _packet(0x82, struct.pack("!H", mid) + _properties(level) + wanted)
 
 
-def publish(topic: str, payload: bytes) -> bytes:
+def _properties(level: int) -> bytes:
+    return _NO_PROPERTIES if level >= 5 else b""
+
+
+def publish(topic: str, payload: bytes, *, level: int = 5) -> bytes:
     r"""Return PUBLISH with QoS 0.
 
     Example:
         >>> publish("a/b", b"x")
         b'0\x07\x00\x03a/b\x00x'
     """
-    return _packet(PUBLISH, _text(topic) + _NO_PROPERTIES + payload)
+    return _packet(PUBLISH, _text(topic) + _properties(level) + payload)
 
 
 def puback(mid: int) -> bytes:
@@ -99,7 +106,7 @@ def disconnect() -> bytes:
     return b"\xe0\x00"
 
 
-def read_publish(first: int, body: bytes) -> Publish:
+def read_publish(first: int, body: bytes, *, level: int = 5) -> Publish:
     """Return the message in a PUBLISH packet.
 
     Raises:
@@ -114,6 +121,10 @@ def read_publish(first: int, body: bytes) -> Publish:
         topic, mid = body[2:at].decode(), 0
         if first & 0x06:
             mid, at = body[at] << 8 | body[at + 1], at + 2
+        if level < 5:
+            return Publish(topic, body[at:], mid, bool(first & 1))
+        if not body[at]:  # no properties: nearly every message
+            return Publish(topic, body[at + 1 :], mid, bool(first & 1))
         length, shift = 0, 0
         while (digit := body[at]) & 0x80 and shift < 21:
             length, shift, at = length | (digit & 0x7F) << shift, shift + 7, at + 1
@@ -141,10 +152,25 @@ class Cutter:
         Raises:
             BrokerError: A length that no packet has.
         """
-        data, found, at = self._data + data, [], 0
-        while (head := _head(data, at)) is not None and len(data) >= head[1]:
-            found.append((data[at], data[head[0] : head[1]]))
-            at = head[1]
+        data = self._data + data if self._data else data
+        found, at, size = list[tuple[int, bytes]](), 0, len(data)
+        while size - at > 2:
+            low, high = data[at + 1], data[at + 2]
+            if not low & 0x80:  # nearly every packet: a length of one byte or two
+                body, end = at + 2, at + 2 + low
+            elif not high & 0x80:
+                body, end = at + 3, at + 3 + (low & 0x7F | high << 7)
+            elif (head := _head(data, at)) is None:
+                break
+            else:
+                body, end = head
+            if end > size:
+                break
+            found.append((data[at], data[body:end]))
+            at = end
+        if size - at == 2 and not data[at + 1]:  # a packet without a body
+            found.append((data[at], b""))
+            at = size
         self._data = data[at:]
         return found
 

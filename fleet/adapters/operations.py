@@ -10,6 +10,7 @@ from fleet.adapters.captures import Captures
 from fleet.adapters.desk import Addresses, Desk, Trust
 from fleet.adapters.device_commands import DeviceCommands
 from fleet.adapters.device_verbs import DeviceVerbs
+from fleet.adapters.drift_book import DriftBook
 from fleet.adapters.group_verbs import GroupVerbs
 from fleet.adapters.identities import Identities
 from fleet.adapters.letters import LetterVerbs
@@ -20,6 +21,7 @@ from fleet.adapters.retention import RetentionVerbs
 from fleet.adapters.rollout_verbs import RolloutVerbs
 from fleet.adapters.roster import Roster
 from fleet.adapters.rule_book import RuleBook
+from fleet.adapters.signals import SignalVerbs
 from fleet.adapters.standing_verbs import StandingVerbs
 from fleet.adapters.store import Store
 from fleet.adapters.twin_verbs import TwinVerbs
@@ -50,7 +52,9 @@ class Operations:
         self.captures = Captures(store, folder, trust.signer, clock=clock, random_bytes=random_bytes)
         self.accounts = AccountVerbs(self.desk)
         self.roster = Roster(store)
+        self.drift = DriftBook(store, blobs, self.roster, clock, settled_s=1.0 if "://" in store.where else 0.0)
         self.alerts = AlertVerbs(self.desk, self.roster, trust.ca.parent)
+        self.signals = SignalVerbs(self.desk, self.roster, self.alerts, trust.ca.parent)
         self.twin = TwinVerbs(self.desk)
         self.groups = GroupVerbs(self.desk, self.twin)
         self.commands = DeviceCommands(self.desk)
@@ -59,6 +63,7 @@ class Operations:
         self.devices = DeviceVerbs(self.desk, self.identities, self.twin, self.standings)
         self.promotion = PromotionVerbs(self.desk, RuleBook(trust.ca.parent / "rules.toml"))
         self.releases = self.promotion.releases
+        self.desk.book.refusal = self.promotion.refusal
         self.models = ModelVerbs(self.desk, self.promotion)
         self.rollouts = RolloutVerbs(self.desk)
         self.retention, self.letters = RetentionVerbs(self.desk), LetterVerbs(self.desk)

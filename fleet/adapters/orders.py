@@ -10,7 +10,7 @@ from fleet.adapters.evidence import WaveJudge
 from fleet.adapters.job_signing import JobSigner
 from fleet.adapters.order_messages import Message, OrderMessages
 from fleet.adapters.rollbacks import plan_rollbacks
-from fleet.adapters.rollout_ends import has_ended, joining
+from fleet.adapters.rollout_ends import Refusal, has_ended, joining
 from fleet.adapters.rollout_world import read_world
 from fleet.core.changes import join
 from fleet.core.engine import advance
@@ -39,6 +39,8 @@ class OrderBook(OrderMessages):
 
     def __init__(self, tenant: str, signer: JobSigner) -> None:
         super().__init__(tenant, signer)
+        self.refusal: Refusal = lambda _db, _version, _channel: ""
+        """What the promotion rules say when a rollout's plan names a channel."""
         self._judge, self._is_adopted = WaveJudge(), False
         self._joined, self._calm_since = dict[int, float](), dict[int, float]()
 
@@ -132,7 +134,7 @@ class OrderBook(OrderMessages):
                 messages += self.advance(db, child, now)
         if rollout.state not in UNDER_WAY:
             self._judge.forget(rollout.number)
-            has_ended(db, rollout, now)
+            has_ended(db, rollout, now, self.refusal)
         return messages
 
 

@@ -10,14 +10,16 @@ answers afterwards: ``pg_xact_status`` of the transaction's number.
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 from edge_contract.errors import MissingDependencyError, StoreError
 from fleet.adapters import store
 from fleet.adapters.database import Connection, Cursor
+from fleet.adapters.database_advice import of_postgres
 from fleet.adapters.migrations import missing
+from fleet.adapters.turns import WAIT_S, taken
 
 try:
     import psycopg
@@ -31,6 +33,7 @@ __all__ = ["PostgresEngine", "PostgresStore", "ddl", "placeholders", "shown"]
 _CONNECT_S: Final = 5
 _LEADER: Final = 0x5374726F70  # of the advisory lock: one server per database orders devices about
 _MIGRATES: Final = _LEADER + 1
+_FILES: Final = _LEADER + 2
 _LEADER_S: Final = 3
 _NUL: Final = "\N{REPLACEMENT CHARACTER}"
 
@@ -123,6 +126,9 @@ class _Number(NumericBinaryLoader):
 class _Link:
     """A ``Connection`` over psycopg."""
 
+    takes_arrays = True
+    """Rows come as one array for each column (``fleet.adapters.bulk``)."""
+
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
@@ -179,14 +185,18 @@ class _Session:
         row: Any = self._connection.execute("SELECT pg_xact_status(%s::xid8)", (transaction,)).fetchone()
         return row[0] or ""
 
+    def take(self, number: int, *, shared: bool, wait_s: float) -> None:
+        self._connection.execute(f"SET lock_timeout = '{int(1000 * wait_s)}ms'")
+        function = "pg_advisory_lock_shared" if shared else "pg_advisory_lock"
+        self._connection.execute(f"SELECT {function}(%s)", (number,))
+        self._connection.execute("SET lock_timeout = 0")
+
     def lead(self, where: str) -> None:
-        self._connection.execute(f"SET lock_timeout = '{_LEADER_S}s'")  # the end of a killed server is seen at once
         try:
-            self._connection.execute("SELECT pg_advisory_lock(%s)", (_LEADER,))
+            self.take(_LEADER, shared=False, wait_s=_LEADER_S)  # the end of a killed server is seen at once
         except pg_errors.LockNotAvailable as error:
             fix = "stop it, or start this one as 'strop fleet worker'"
             raise StoreError("another fleet server runs on this database", where=where, fix=fix) from error
-        self._connection.execute("SET lock_timeout = 0")
 
     def migrate(self, where: str) -> None:
         execute = self._connection.execute
@@ -252,6 +262,33 @@ class PostgresEngine:
         while (status := session.status(lost.transaction)) == "in progress":
             session.db.execute("SELECT pg_sleep(0.02)")
         return status == "committed"
+
+    def advice(self, error: Exception) -> str:
+        """Return what a person can do about an error."""
+        return of_postgres(getattr(error, "sqlstate", None))
+
+    @contextlib.contextmanager
+    def turn(self, *, shared: bool) -> Iterator[None]:
+        """Hold an advisory lock on a connection of its own; it goes with the connection, and so with its process."""
+        session = self._holding(_FILES, shared=shared)
+        try:
+            yield
+        finally:
+            session.close()
+
+    def _holding(self, number: int, *, shared: bool) -> _Session:
+        session: _Session | None = None
+        try:
+            session = _Session(self._url, write=True)
+            session.take(number, shared=shared, wait_s=WAIT_S)
+        except psycopg.Error as error:
+            if session is not None:
+                session.close()
+            if isinstance(error, pg_errors.LockNotAvailable):
+                raise taken(self.where) from error
+            what = f"the database refused a lock: {str(error).strip()}"
+            raise StoreError(what, where=self.where, fix=self.advice(error)) from error
+        return session
 
 
 class PostgresStore(store.Store):

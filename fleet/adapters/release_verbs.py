@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is asked about releases: which version stands in which channel, retiring one, and deleting what nobody uses."""
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 from edge_contract.errors import RegistryError
 from edge_contract.states import RolloutState
 from fleet.adapters import channels, tables
-from fleet.adapters.blob_sweep import sweep
+from fleet.adapters.blob_sweep import FileTurns, sweep
 from fleet.adapters.database import Connection
 from fleet.adapters.desk import Desk
 from fleet.core.channels import LADDER, PRODUCTION, Move, check_channel, next_channel
@@ -49,7 +48,7 @@ class ReleaseVerbs:
 
     def __init__(self, desk: Desk, allow: Allow) -> None:
         self._desk, self._allow = desk, allow
-        self.files = threading.Lock()
+        self.files = FileTurns(desk.store)
         """Held while files are judged by who needs them: registering and sweeping must not cross."""
 
     def promote(
@@ -136,7 +135,7 @@ class ReleaseVerbs:
 
     def sweep_files(self, actor: str, *, grace_s: float) -> dict[str, int]:
         """Delete files that no registered version needs and that nobody sent or asked for within the grace period."""
-        with self.files:
+        with self.files.alone():
             needed = self._desk.store.read(needed_files)
             gone = sweep(self._desk.blobs, needed, before=self._desk.clock() - grace_s)
         if gone["files"]:

@@ -3,7 +3,8 @@
 
 Rows are rolled up in the order of their ids, behind a mark, and only once they are some minutes old: by then every
 worker's transaction that took a lower id has ended. A row goes only after it was rolled up. All steps are small
-transactions, so that devices' batches go in between.
+transactions, so that devices' batches go in between. What is old counts from its arrival, by the server's clock: a
+device whose clock is wrong neither keeps its rows for ever nor loses them at once.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from edge_contract import canonical
 from edge_contract.errors import UsageError
-from fleet.adapters import tables
+from fleet.adapters import drift_hours, tables
 from fleet.adapters.database import Connection, chunks
 from fleet.adapters.desk import Desk, known_device
 from fleet.core.rollup import HOUR_S, Rollup, hour_of, read_row
@@ -26,7 +27,7 @@ _STEPS: Final = 50
 """Steps in one round of housekeeping, 100 000 rows: the next minute goes on."""
 _MARK: Final = "rolled_up"
 _DAY_S: Final = 86_400.0
-_OF_A_DEVICE: Final = ("telemetry", "results", "labels", "windows", "drift_states", "marks", "rollups")
+_OF_A_DEVICE: Final = ("telemetry", "results", "labels", "windows", "drift_states", "drift_hours", "marks", "rollups")
 
 _Key = tuple[str, str, int]
 
@@ -99,9 +100,12 @@ def sweep(db: Connection, before: float) -> dict[str, int]:
         last = row["id"]
     gone = {"telemetry": db.execute("DELETE FROM telemetry WHERE id <= ?", (last,)).rowcount if last else 0}
     for table in ("results", "windows"):
-        chosen = f"SELECT id FROM {table} WHERE time < ? ORDER BY time LIMIT ?"
-        gone[table] = db.execute(f"DELETE FROM {table} WHERE id IN ({chosen})", (before, _STEP)).rowcount
+        # A worker of the version before writes no arrival: then the measured time has to do.
+        old = "received < ? AND (received > 0 OR time < ?)"
+        chosen = f"SELECT id FROM {table} WHERE {old} ORDER BY received LIMIT ?"
+        gone[table] = db.execute(f"DELETE FROM {table} WHERE id IN ({chosen})", (before, before, _STEP)).rowcount
     gone["marks"] = db.execute(_OLD_MARKS, (before,)).rowcount
+    gone["drift_hours"] = drift_hours.forget_before(db, int(before // _DAY_S))
     return gone
 
 

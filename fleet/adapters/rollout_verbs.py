@@ -13,6 +13,7 @@ from fleet.adapters import channels, rollout_tables, tables
 from fleet.adapters.database import Connection
 from fleet.adapters.desk import Desk, known_rollout
 from fleet.adapters.fleet_query import matching
+from fleet.adapters.hearing import give_time
 from fleet.adapters.order_messages import Message
 from fleet.adapters.rollbacks import next_number
 from fleet.adapters.rollout_world import absent
@@ -60,7 +61,12 @@ class RolloutVerbs:
         self._desk.do(lambda db: (None, self._desk.book.tick(db, now)))
 
     def republish(self) -> None:
-        """Publish every retained message again, after the broker may have lost them. Does not wait."""
+        """Publish every retained message again, after the broker may have lost them. Does not wait.
+
+        Nobody could be heard until now, so orders whose time is over get some more.
+        """
+        now = self._desk.clock()
+        self._desk.store.submit(lambda db: give_time(db, now))
         self._desk.store.submit(self._desk.book.retained, then=lambda done: self._desk.send(done.result()))
 
     def rules(self) -> ApprovalRules:
@@ -75,6 +81,8 @@ class RolloutVerbs:
 
     def plan(self, document: Any, actor: str) -> dict[str, Any]:
         """Return what ``start`` would do: the waves with their devices, and whether somebody has to approve it.
+
+        ``refused`` says why the rules of the plan's channel are not met now; they are asked again at the end.
 
         Raises:
             RolloutError: As ``start``.
@@ -92,11 +100,16 @@ class RolloutVerbs:
                     for key in ("model", "version", "bundle", "waves", "limits", "channel", "dynamic")
                 },
                 "needs_approval": rollout.needs_approval,
+                "refused": self._refused(db, rollout),
                 "devices": len(names),
                 "absent": {device: gone[device] for device in sorted(names) if device in gone},
             }
 
         return self._desk.store.read(read)
+
+    def _refused(self, db: Connection, rollout: Rollout) -> str:
+        version = tables.model(db, rollout.bundle)
+        return self._desk.book.refusal(db, version, rollout.channel) if version and rollout.channel else ""
 
     def start(self, document: Any, actor: str) -> Rollout:
         """Plan a rollout; unless it is a draft or waits for approval, it takes its first step.

@@ -186,12 +186,7 @@ def _verdict(
 ) -> WaveVerdict | None:
     if rollout.limits.gates is None or rollout.state not in LIVE:
         return None
-    every = LazyMap(lambda device: tables.executions(db, rollout.number).get(device), _all_of(db, rollout))
-    return judge(db, AtWork(rollout, GateLimits.from_json(rollout.limits.gates), every, running), now)
-
-
-def _all_of(db: Connection, rollout: Rollout) -> Callable[[], Mapping[str, Any]]:
-    return lambda: tables.executions(db, rollout.number)
+    return judge(db, AtWork(rollout, GateLimits.from_json(rollout.limits.gates), None, running), now)
 
 
 def _rollbacks(db: Connection, rollout: Rollout) -> dict[str, RolloutState]:

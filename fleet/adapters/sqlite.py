@@ -8,24 +8,31 @@ the write lock when it begins, and waits for it for up to ten seconds.
 
 import contextlib
 import sqlite3
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 from edge_contract.errors import StoreError
 from fleet.adapters import store
 from fleet.adapters.database import Connection
+from fleet.adapters.database_advice import of_sqlite as advice
 from fleet.adapters.migrations import missing
+from fleet.adapters.turns import file_turn
 
 __all__ = ["SqliteEngine", "SqliteStore"]
 
 _BUSY_S: Final = 10.0
+_LOG_PAGES: Final = 4000
+"""The log goes into the file after so many pages (16 MB): a page that changed often is then written there once."""
+
+_WRITES: Final = ("journal_mode = WAL", "synchronous = FULL", f"wal_autocheckpoint = {_LOG_PAGES}")
 
 
 class _Session:
     def __init__(self, path: Path, *, write: bool) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_S)
         self._connection.row_factory = sqlite3.Row
-        settings = ("journal_mode = WAL", "synchronous = FULL") if write else ("query_only = ON",)
+        settings = _WRITES if write else ("query_only = ON",)
         for setting in (*settings, "cache_size = -8000"):
             self._connection.execute(f"PRAGMA {setting}")
 
@@ -92,6 +99,14 @@ class SqliteEngine:
     def has_committed(self, session: store.Session, lost: store.Session) -> bool:
         """Return False: there is no connection to lose."""
         return False
+
+    def advice(self, error: Exception) -> str:
+        """Return what a person can do about an error."""
+        return advice(error)
+
+    def turn(self, *, shared: bool) -> AbstractContextManager[None]:
+        """Hold the lock file beside the database."""
+        return file_turn(self._path.with_suffix(".files"), shared=shared)
 
 
 class SqliteStore(store.Store):

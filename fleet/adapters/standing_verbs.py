@@ -40,6 +40,8 @@ class StandingVerbs:
         self._desk, self._identities, self._captures = desk, identities, captures
         self.quarantine_clones = False
         """Put a device into quarantine by itself when it is taken for cloned."""
+        self.false_alarms = 0.0
+        """Of drift, per device and year, for windows that were kept apart."""
         identities.on_suspected = self._suspected
 
     def quarantine(self, device: str, reason: str, actor: str) -> Standing:
@@ -86,7 +88,7 @@ class StandingVerbs:
             UsageError: It is not in quarantine.
         """
         now = self._desk.clock()
-        unfold = telemetry.unfolding(WindowJudge(self._desk.blobs), self._desk.clock)
+        unfold = telemetry.unfolding(WindowJudge(self._desk.blobs, self.false_alarms), self._desk.clock)
 
         def job(db: Connection) -> tuple[dict[str, Any], list[Message]]:
             if not device_states.is_quarantined(db, device):

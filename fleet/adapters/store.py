@@ -17,10 +17,12 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any, Final, Protocol, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, Final, TypeVar
 
 from edge_contract.errors import StoreError
 from fleet.adapters.database import Connection
+from fleet.adapters.engine import Engine, Session
 
 __all__ = ["Engine", "Job", "Session", "Store"]
 
@@ -42,61 +44,6 @@ _AGAIN_S: Final = (0.05, 1.0)
 
 Job = tuple[Callable[[Connection], Any], "Future[Any]"]
 Outcome = tuple[Any, Exception | None]
-
-
-class Session(Protocol):
-    """One open connection with its transaction."""
-
-    @property
-    def db(self) -> Connection:
-        """What jobs speak to."""
-        ...
-
-    def begin(self) -> None:
-        """Start a transaction that may write."""
-        ...
-
-    def commit(self) -> None:
-        """Make it durable; after the return it survives a power cut."""
-        ...
-
-    def undo(self) -> None:
-        """Roll back; never raises."""
-        ...
-
-    def close(self) -> None:
-        """Close the connection; never raises."""
-        ...
-
-
-class Engine(Protocol):
-    """What differs between databases."""
-
-    @property
-    def where(self) -> str:
-        """The file or address, without a password."""
-        ...
-
-    @property
-    def errors(self) -> tuple[type[Exception], ...]:
-        """What the driver raises."""
-        ...
-
-    def open(self, *, write: bool) -> Session:
-        """Connect; a session that writes finds the schema complete.
-
-        Raises:
-            StoreError: Not a database of ours, or written by a newer Strop.
-        """
-        ...
-
-    def is_passing(self, error: Exception) -> bool:
-        """True if the same work may succeed on another attempt: the server went away, or two writers met."""
-        ...
-
-    def has_committed(self, session: Session, lost: Session) -> bool:
-        """Return whether the last transaction of a session that is lost was committed; asked on a new one."""
-        ...
 
 
 class Store:
@@ -181,7 +128,12 @@ class Store:
                 self._forget_readers()
                 return self._read(job)
         except self._engine.errors as error:
-            raise StoreError(f"the database refused a read: {error}", where=self.where) from error
+            what = f"the database refused a read: {str(error).strip()}"
+            raise StoreError(what, where=self.where, fix=self._engine.advice(error)) from error
+
+    def turn(self, *, shared: bool) -> AbstractContextManager[None]:
+        """Hold the files of bundles among processes, as ``Engine.turn``."""
+        return self._engine.turn(shared=shared)
 
     def close(self) -> None:
         """Finish the writes that wait, and close every connection."""
@@ -263,8 +215,25 @@ class Store:
 
     def _attempt(self, group: list[Callable[[Connection], Any]], outcomes: list[Outcome]) -> None:
         self._session.begin()
-        outcomes.extend(self._one(job) for job in group)
+        if len(group) == 1:  # the transaction itself is what a fault undoes
+            outcomes.append(self._alone(group[0]))
+            if outcomes[0][1] is not None:
+                return
+        else:
+            outcomes.extend(self._one(job) for job in group)
         self._session.commit()
+
+    def _alone(self, job: Callable[[Connection], Any]) -> Outcome:
+        try:
+            return job(self._session.db), None
+        except self._engine.errors as error:
+            if self._engine.is_passing(error):
+                raise
+            raised: Exception = self._refused(error)
+        except Exception as error:
+            raised = error
+        self._session.undo()
+        return None, raised
 
     def _one(self, job: Callable[[Connection], Any]) -> Outcome:
         db = self._session.db
@@ -296,7 +265,8 @@ class Store:
         return committed
 
     def _refused(self, error: Exception) -> StoreError:
-        return StoreError(f"the database refused a write: {error}", where=self.where, fix="check the disk")
+        what = f"the database refused a write: {str(error).strip()}"
+        return StoreError(what, where=self.where, fix=self._engine.advice(error))
 
     @staticmethod
     def _waits() -> Iterator[float]:

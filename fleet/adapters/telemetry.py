@@ -89,21 +89,26 @@ def unfolding(judge: Judge, clock: Callable[[], float]) -> Unfold:
     """
 
     def unfold(db: Connection, batch: TelemetryBatch, row: TelemetryRow) -> None:
+        now = clock()
         try:
-            # Old results and windows are deleted by their time: a clock that fell back to 1970 must not do that.
-            at = credible(row.time, clock())
+            # Charts show when it was measured, unless the clock is plainly wrong; it stays by when it came.
+            at = credible(row.time, now), now
             if batch.cls == "result":
                 _results(db, batch.device, row, at)
             else:
                 _window(db, batch.device, row, at, judge)
         except StropError as error:
             name = f"tm/{batch.cls} of {batch.device}, seq {row.seq}"
-            dead_letter(db, name, canonical.dumps(row.body), str(error), clock())
+            dead_letter(db, name, row.wire or canonical.dumps(row.body), str(error), now)
 
     return unfold
 
 
-def _results(db: Connection, device: str, row: TelemetryRow, at: float) -> None:
+_At = tuple[float, float]
+"""When it was measured, and when it came; seconds since 1970."""
+
+
+def _results(db: Connection, device: str, row: TelemetryRow, at: _At) -> None:
     found, bundle = row.body.get("rows"), row.body.get("bundle", "")
     if not isinstance(found, list) or not isinstance(bundle, str) or len(found) > _MAX_RESULTS:
         raise MessageError("expected bundle and rows", where="result")
@@ -111,11 +116,12 @@ def _results(db: Connection, device: str, row: TelemetryRow, at: float) -> None:
     for i, item in enumerate(found):
         if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str) or not isinstance(item[1], int):
             raise MessageError("expected [reference, class, confidence]", where=f"result.rows[{i}]")
-        values.append((device, at, bundle, item[0][:200], item[1], canonical.as_float(item[2])))
-    db.executemany("INSERT INTO results (device, time, bundle, ref, class, confidence) VALUES (?,?,?,?,?,?)", values)
+        values.append((device, *at, bundle, item[0][:200], item[1], canonical.as_float(item[2])))
+    names = "device, time, received, bundle, ref, class, confidence"
+    db.executemany(f"INSERT INTO results ({names}) VALUES (?,?,?,?,?,?,?)", values)
 
 
-def _window(db: Connection, device: str, row: TelemetryRow, at: float, judge: Judge) -> None:
+def _window(db: Connection, device: str, row: TelemetryRow, at: _At, judge: Judge) -> None:
     text, bundle = row.body.get("summary"), row.body.get("bundle", "")
     if not isinstance(text, str) or not isinstance(bundle, str):
         raise MessageError("expected bundle and summary", where="drift")
@@ -124,8 +130,8 @@ def _window(db: Connection, device: str, row: TelemetryRow, at: float, judge: Ju
     except ValueError as error:
         raise MessageError("the summary is not base 64", where="drift") from error
     level, verdict = judge(db, device, bundle, summary, row.body.get("verdict"))
-    statement = "INSERT INTO windows (device, bundle, time, level, summary, verdict) VALUES (?,?,?,?,?,?)"
-    db.execute(statement, (device, bundle, at, level, summary, canonical.dumps(verdict)))
+    statement = "INSERT INTO windows (device, bundle, time, received, level, summary, verdict) VALUES (?,?,?,?,?,?,?)"
+    db.execute(statement, (device, bundle, *at, level, summary, canonical.dumps(verdict)))
 
 
 def rows(db: Connection, device: str, cls: str, after: int, limit: int) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from edge_contract.canonical import as_float
 from edge_contract.capture import split_content, split_sealed
 from edge_contract.errors import ContractError, MessageError, SignatureError, UsageError
 
-__all__ = ["load_key", "unseal", "write_npz"]
+__all__ = ["load_key", "new_key", "private_pem", "unseal", "write_npz"]
 
 
 def load_key(path: Path) -> X25519PrivateKey:
@@ -32,6 +32,28 @@ def load_key(path: Path) -> X25519PrivateKey:
     if not isinstance(key, X25519PrivateKey):
         raise UsageError("the key is not X25519", where=str(path))
     return key
+
+
+def new_key(path: Path) -> str:
+    """Make a campaign's private key in a new file, mode 0600, and return the public half in hex.
+
+    Raises:
+        UsageError: The file exists, or cannot be written.
+    """
+    key = X25519PrivateKey.generate()
+    if path.exists():
+        raise UsageError("there is a file already", where=str(path), fix="name a new one: a key opens one campaign")
+    try:
+        durable.write(path, private_pem(key), mode=durable.PRIVATE)
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", where=str(path)) from error
+    return key.public_key().public_bytes_raw().hex()
+
+
+def private_pem(key: X25519PrivateKey) -> bytes:
+    """Return a campaign's private key as the bytes of its file."""
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
 def unseal(sealed: bytes, key: X25519PrivateKey) -> tuple[dict[str, Any], bytes]:

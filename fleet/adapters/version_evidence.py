@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is known of a version when it is judged: attached documents, files of the bundle, how the canary fares."""
 
+import itertools
 import json
 from typing import Any, Final
 
@@ -11,9 +12,10 @@ from edge_contract.messages import ReportedState
 from fleet.adapters import channels, tables
 from fleet.adapters.blobs import Blobs
 from fleet.adapters.database import Connection, upsert
+from fleet.adapters.signal_rows import healed_devices
 from fleet.core.channels import CANARY, PRODUCTION
 from fleet.core.execution import FAILURES, Execution
-from fleet.core.lineage import accuracy, model_bytes
+from fleet.core.lineage import accuracy, model_bytes, waivers
 from fleet.core.promotion import Evidence, Health, Latency, Parity
 from fleet.core.proofs import latency_of, parity_of
 from fleet.core.registry import ModelVersion
@@ -67,6 +69,7 @@ def gather(db: Connection, blobs: Blobs, version: ModelVersion, now: float, *, c
         approvals=[one["subject"] for one in attached(db, version.bundle, APPROVAL)],
         registered_by=channels.registered_by(db, version.bundle),
         now=now,
+        waived=[one["name"] for one in waivers(version)],
     )
 
 
@@ -158,5 +161,8 @@ def _troubles(db: Connection, version: ModelVersion, since: float) -> list[tuple
         if one.bundle == version.bundle and one.has_failed and one.updated_at >= since
     ]
     statement = "SELECT device, time FROM windows WHERE bundle = ? AND level = 'ALARM' AND time >= ? ORDER BY time DESC"
-    drifted = db.execute(f"{statement} LIMIT {_TROUBLES}", (version.bundle, since))
-    return [*failed, *((as_float(row["time"]), f"drift on device {row['device']}") for row in drifted)]
+    # Devices for which the bundle was healed go on to look unlike its reference: known, and no trouble of the bundle.
+    known = healed_devices(db, version.manifest.lineage)
+    drifted = (row for row in db.execute(statement, (version.bundle, since)) if row["device"] not in known)
+    newest = itertools.islice(drifted, _TROUBLES)
+    return [*failed, *((as_float(row["time"]), f"drift on device {row['device']}") for row in newest)]

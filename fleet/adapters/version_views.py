@@ -11,7 +11,7 @@ from fleet.adapters.blobs import Blobs
 from fleet.adapters.database import Connection
 from fleet.adapters.promotion_verbs import outcomes
 from fleet.adapters.release_verbs import known_version, uses
-from fleet.core.lineage import accuracy, difference, facts, parent, relatives
+from fleet.core.lineage import accuracy, checks_passed, difference, facts, parent, relatives, waivers
 from fleet.core.query import parse
 from fleet.core.registry import ModelVersion
 
@@ -71,6 +71,7 @@ def version_json(db: Connection, model: str, version: str) -> dict[str, Any]:
         "retired": {"at": gone[0], "reason": gone[1]} if gone else None,
         "accuracy": score.to_json() if score else None,
         "parent": parent(one),
+        "checks": {"passed": checks_passed(one), "waived": waivers(one)},
         "rules": plain_outcomes(outcomes(db, one.bundle)),
         "evidence": version_evidence.attached(db, one.bundle),
         "uses": uses(db, one),

@@ -30,6 +30,9 @@ def start(
     disagreeing: Annotated[bool, typer.Option("--disagreeing", help="Where the shadow answers otherwise.")] = False,
     max_samples: Annotated[int, typer.Option(help="Most samples of each device.")] = 200,
     max_mb: Annotated[float, typer.Option(help="Most megabytes of each device.")] = 50.0,
+    own_key: Annotated[
+        Path | None, typer.Option(help="New file for a private key that stays here; the server gets the public half.")
+    ] = None,
     data: Data = None,
     server: Server = "",
     token_file: TokenFile = None,
@@ -39,6 +42,10 @@ def start(
     policy = {"random": random, "low_confidence": low_confidence, "drifted": drifted, "disagreeing": disagreeing}
     document = {"devices": devices, "model": model, "policy": policy, "max_samples": max_samples, "hours": hours}
     document["max_bytes"] = int(max_mb * 1_000_000)
+    if own_key is not None:
+        from fleet.adapters.unsealing import new_key
+
+        document["public_key"] = new_key(own_key)
     answer = connect(data, server, token_file).call("POST", "/captures", document)
     print_answer(answer, as_json, f"campaign {answer['id']} on {len(answer['devices'])} devices")
 
@@ -57,6 +64,15 @@ def list_(data: Data = None, server: Server = "", token_file: TokenFile = None, 
 
 def _day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+
+
+@capture.command("collect")
+def collect(
+    name: Campaign, data: Data = None, server: Server = "", token_file: TokenFile = None, as_json: Json = False
+) -> None:
+    """Let devices send now what they hold; by themselves they do it every 15 minutes."""
+    answer = connect(data, server, token_file).call("POST", f"/captures/{name}/collect")
+    print_answer(answer, as_json, f"{len(answer['devices'])} devices of {name} were asked")
 
 
 @capture.command("stop")

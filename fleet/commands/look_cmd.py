@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``strop fleet drift`` and ``strop fleet audit``: what the server knows."""
+"""``strop fleet audit``: who did what."""
 
 import json
 import time
@@ -12,25 +12,10 @@ import typer
 from edge_contract import durable
 from edge_contract.errors import ContractError, StoreError, UsageError
 from fleet.client import FleetClient, connect
-from fleet.commands.options import Data, Json, Server, TokenFile, percent, print_answer, table
+from fleet.commands.options import Data, Json, Server, TokenFile, print_answer, table
 from fleet.core.audit import GENESIS, AuditEntry, first_broken, read_entry
 
-__all__ = ["audit", "drift"]
-
-
-def drift(data: Data = None, server: Server = "", token_file: TokenFile = None, as_json: Json = False) -> None:
-    """Show which devices drift: estimated accuracy, true accuracy where labels came, what moved."""
-    found = connect(data, server, token_file).listed("/devices")[0]
-    rows = [["DEVICE", "LEVEL", "REFERENCE", "ESTIMATED", "TRUE", "WHAT MOVED"]]
-    for one in found:
-        seen, truth = one["drift"], one["true_accuracy"]
-        estimated = percent(seen["estimated_accuracy"]) + ("" if seen["valid"] else " (not valid)")
-        true = percent(truth["value"] if truth else None)
-        moved = "; ".join(seen["moved"]) or "–"
-        rows.append([one["device"], seen["level"], percent(seen["reference_accuracy"]), estimated, true, moved])
-    print_answer(
-        [{"device": o["device"], **o["drift"], "true": o["true_accuracy"]} for o in found], as_json, table(rows)
-    )
+__all__ = ["audit"]
 
 
 def audit(

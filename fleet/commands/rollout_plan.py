@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from edge_contract.errors import UsageError
 from fleet.commands.options import table
+from fleet.core.pace import pace_words
 
 __all__ = ["moment", "plan_text", "read_plan_file"]
 
@@ -105,11 +106,14 @@ def plan_text(plan: dict[str, Any]) -> str:
         shown = f"{len(wave['devices'])}: {names}" if wave["devices"] else "none"
         rows.append([str(i), wave["kind"], wave["name"] or "-", shown, f"{soak:g} s"])
     lines = [f"{plan['model']} {plan['version']} to {plan['devices']} devices", table(rows)]
+    lines += pace_words(plan["limits"])
     if plan["absent"]:
         lines.append(f"{len(plan['absent'])} of them get no order:")
         lines += [f"  {device}: {why}" for device, why in list(plan["absent"].items())[:10]]
     if plan["channel"]:
         lines.append(f"then {plan['model']} {plan['version']} stands in '{plan['channel']}'")
+    if plan.get("refused"):
+        lines.append(f"  if its rules are met by then; now they are not: {plan['refused']}")
     if plan["needs_approval"]:
         lines.append("somebody else has to approve it: strop fleet rollout approve ID")
     return "\n".join(lines)

@@ -4,6 +4,7 @@
 from typing import Any
 
 from fleet.commands.options import percent, table
+from fleet.core.pace import pace_words
 
 __all__ = ["line", "shown"]
 
@@ -34,7 +35,7 @@ def shown(one: dict[str, Any]) -> str:
         [str(e["wave"] + 1), e["device"], e["status"], e["phase"], str(e["attempt"]), e["reason"]]
         for e in one["executions"]
     ]
-    parts = [line(one), table(waves), *_trials(one)]
+    parts = [line(one), *pace_words(one.get("limits", {})), table(waves), *_trials(one)]
     return "\n".join([*parts, table(rows)] if len(rows) > 1 else parts)
 
 

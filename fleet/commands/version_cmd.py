@@ -44,6 +44,11 @@ def show(
         ["channels", ", ".join(found["channels"]) or "–"],
         ["in use", "; ".join(found["uses"]) or "nowhere"],
     ]
+    checks = found["checks"]
+    rows += [["checks passed", ", ".join(checks["passed"])]] if checks["passed"] else []
+    for one in checks["waived"]:
+        words = f"{one['name']}, {one['figure']}, asked {one['limit']}: {one['reason']}"
+        rows.append(["check waived", words])
     rows += [["retired", found["retired"]["reason"] or "yes"]] if found["retired"] else []
     rows += [[one["kind"], f"{one['subject']} by {one['actor']}"] for one in found["evidence"]]
     print_answer(found, as_json, table(rows))

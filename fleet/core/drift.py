@@ -139,7 +139,7 @@ def view(device: DeviceDrift) -> DeviceView:
         moved=verdict.moved if verdict else (),
         channels={c.name: min(1.0, c.cusum / CUSUM_LIMIT) for c in verdict.channels} if verdict else _still(),
         trend=trend,
-        reference_accuracy=verdict.reference_accuracy if verdict else None,
+        reference_accuracy=(verdict.reference_accuracy or None) if verdict else None,  # only classifiers have one
         estimated_accuracy=verdict.estimated_accuracy if verdict else None,
         low=verdict.low if verdict else None,
         high=verdict.high if verdict else None,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-__all__ = ["DeviceEvidence", "Moments", "Row", "Span"]
+__all__ = ["DeviceEvidence", "Judged", "Moments", "Row", "Span"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,21 @@ class Moments:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """One judged drift window.
+
+    Attributes:
+        z: How unlike the reference, z = Φ⁻¹(1 − p) of the family's p-value within −3 … 6: one scale for all profiles.
+        is_unusual: WARN or ALARM.
+        accuracy: Estimated, where the estimate is valid.
+    """
+
+    z: float
+    is_unusual: bool
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
 class Span:
     """One device over one span of time.
 
@@ -98,6 +113,9 @@ class Span:
         inferences, errors: Counted.
         p50, p95: Logarithms of the rows' latency quantiles.
         crashed: Whether a runner crashed in it.
+        windows, unusual: Judged drift windows, and how many of them were WARN or ALARM.
+        drift: How unlike the reference they were, see ``Judged``.
+        accuracy: Estimated accuracy of those whose estimate is valid.
     """
 
     seconds: float = 0.0
@@ -106,6 +124,10 @@ class Span:
     p50: Moments = field(default_factory=Moments)
     p95: Moments = field(default_factory=Moments)
     crashed: bool = False
+    windows: int = 0
+    unusual: int = 0
+    drift: Moments = field(default_factory=Moments)
+    accuracy: Moments = field(default_factory=Moments)
 
     def plus(self, row: Row) -> "Span":
         """Return the span with one more row.
@@ -123,6 +145,27 @@ class Span:
             p50=self.p50.plus(math.log(row.p50_us)) if row.p50_us > 0 else self.p50,
             p95=self.p95.plus(math.log(row.p95_us)) if row.p95_us > 0 else self.p95,
         )
+
+    def judged(self, window: Judged) -> "Span":
+        """Return the span with one more drift window.
+
+        Example:
+            >>> span = Span().judged(Judged(0.5, False, 0.9)).judged(Judged(6.0, True))
+            >>> span.windows, span.unusual_share, span.drift.mean, span.accuracy.n
+            (2, 0.5, 3.25, 1)
+        """
+        return replace(
+            self,
+            windows=self.windows + 1,
+            unusual=self.unusual + window.is_unusual,
+            drift=self.drift.plus(window.z),
+            accuracy=self.accuracy if window.accuracy is None else self.accuracy.plus(window.accuracy),
+        )
+
+    @property
+    def unusual_share(self) -> float:
+        """Share of windows that were WARN or ALARM, 0 .. 1."""
+        return self.unusual / self.windows if self.windows else 0.0
 
     @property
     def error_share(self) -> float:

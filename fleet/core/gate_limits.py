@@ -19,6 +19,8 @@ class GateLimits:
         latency: Tolerated growth of median and 95th percentile; 0.02 = 2 %. More, once proved, stops the rollout.
         errors: Tolerated growth of the share of failed inferences; 0.003 = .3 points.
         disagreement: Tolerated share of inputs on which old and new model differ.
+        drift: Tolerated growth of how unlike its reference a device's windows are, in deviations (z of the family's p).
+        accuracy: Tolerated loss of estimated accuracy, each bundle by its own profile; 0.02 = 2 points.
         proof: False: a wave passes when nothing speaks against it. True: only when it is proved that latency grew by
             less than ``latency_margin`` and errors by less than ``error_margin``.
         latency_margin, error_margin: For ``proof``.
@@ -32,6 +34,8 @@ class GateLimits:
     latency: float = 0.02
     errors: float = 0.003
     disagreement: float = 0.1
+    drift: float = 1.5
+    accuracy: float = 0.02
     proof: bool = False
     latency_margin: float = 0.1
     error_margin: float = 0.02

@@ -13,68 +13,26 @@ A wave is looked at each second, so every interval holds at all times together (
 rollout of a harmless bundle is ever stopped is at most alpha over all measures, not per look.
 
 Measures: runner crashes (devices that crashed, e-value of two streams), share of inferences that failed, median and
-95th percentile of latency, and the share of inputs on which the shadow answers otherwise.
+95th percentile of latency, the share of inputs on which the shadow answers otherwise, how unlike its reference each
+device's drift windows are, and estimated accuracy. Another bundle has another profile, so windows are compared by what
+has one scale for all: z of the family's p-value, and accuracy as each bundle's own profile estimates it.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Final
 
 from fleet.core.evidence import DeviceEvidence, Moments, Span
+from fleet.core.gate_findings import ALONE, CRASH_SHARE, MIN_CONTROLS, Decision, Finding, WaveVerdict, alpha_of_one
 from fleet.core.gate_limits import GateLimits
+from fleet.core.gate_windows import judge_windows
 from fleet.core.sequential import looks_threshold, rare_events_e_value, student_threshold
 
 __all__ = ["Decision", "Finding", "WaveVerdict", "judge_wave"]
 
-Decision = Literal["pass", "fail", "wait"]
-
-MIN_CONTROLS: Final = 3
 ENOUGH: Final = 8
 """Degrees of freedom from which the spread between devices is trusted alone."""
-_CRASH_SHARE: Final = 0.5
-"""Part of alpha that crashes have: they are the worst, and an e-value asks for much."""
-_OTHERS: Final = 4
-_ALONE: Final = 3.0
-"""Without controls a change counts above so many times the margin of a proof."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One measure's part of a verdict.
-
-    Attributes:
-        measure: crashes, errors, p50, p95 or disagreement.
-        decision: What it says by itself.
-        estimate, low, high: The change with its always-valid interval; shares and relative growth as fractions.
-        treated, controls: Devices behind it.
-        words: One sentence.
-    """
-
-    measure: str
-    decision: Decision
-    estimate: float
-    low: float
-    high: float
-    treated: int
-    controls: int
-    words: str
-
-    def to_json(self) -> dict[str, Any]:
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in found.items()}
-
-
-@dataclass(frozen=True)
-class WaveVerdict:
-    """What a gate says of a wave; ``evidence`` holds one finding for each measure that could be judged."""
-
-    decision: Decision
-    words: str
-    evidence: tuple[Finding, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return {"decision": self.decision, "words": self.words, "evidence": [one.to_json() for one in self.evidence]}
 
 
 def judge_wave(devices: Sequence[DeviceEvidence], limits: GateLimits, waited_s: float = 0.0) -> WaveVerdict:
@@ -91,6 +49,7 @@ def judge_wave(devices: Sequence[DeviceEvidence], limits: GateLimits, waited_s: 
     measures = [_crashes(treated, controls, limits), _disagreement(treated, limits)]
     if ready:
         measures += [_change(name, ready, controls, limits) for name in _CHANGES]
+        measures += judge_windows(devices, limits)
     found = tuple(one for one in measures if one is not None)
     if failed := [one for one in found if one.decision == "fail"]:
         return WaveVerdict("fail", "; ".join(one.words for one in failed), found)
@@ -111,7 +70,7 @@ def _passed(found: Sequence[Finding], treated: int, controls: int) -> str:
     if not found:
         return "no metric rows to judge by"
     against = f"{controls} control devices" if controls >= MIN_CONTROLS else "the same devices before"
-    shown = ", ".join(one.words for one in found if one.measure in ("p95", "errors"))
+    shown = ", ".join(one.words for one in found if one.measure in ("p95", "errors", "accuracy"))
     return f"{treated} updated devices are not worse than {against}" + (f": {shown}" if shown else "")
 
 
@@ -137,7 +96,7 @@ class _Change:
         if self.is_relative:
             limit, margin = limits.latency, limits.latency_margin
         if not has_controls:
-            limit, margin = _ALONE * margin, _ALONE * margin
+            limit, margin = ALONE * margin, ALONE * margin
         return (math.log1p(limit), math.log1p(margin)) if self.is_relative else (limit, margin)
 
     def shown(self, value: float) -> float:
@@ -177,7 +136,7 @@ def _change(
     estimate = _mean([_delta(measure, one) for one in mine]) - _mean([_delta(measure, one) for one in theirs])
     error, df = _error(measure, mine, theirs)
     looks = sum(one.after.rows for one in mine) / len(mine)
-    reach = error * student_threshold(round(looks_threshold(looks, (1 - _CRASH_SHARE) * limits.alpha / _OTHERS), 3), df)
+    reach = error * student_threshold(round(looks_threshold(looks, alpha_of_one(limits)), 3), df)
     tolerated, margin = measure.bounds(limits, has_controls=bool(theirs))
     low, high = (measure.shown(estimate + side * reach) for side in (-1, 1))
     text = measure.text(measure.shown(estimate), low, high)
@@ -250,7 +209,7 @@ def _crashes(
     crashed = sum(one.after.crashed for one in treated)
     other = sum(one.after.crashed for one in theirs) if theirs else sum(one.before.crashed for one in treated)
     evidence = rare_events_e_value(crashed, other, mine_s / (mine_s + before_s))
-    is_worse = evidence > 1 / (_CRASH_SHARE * limits.alpha)
+    is_worse = evidence > 1 / (CRASH_SHARE * limits.alpha)
     versus = f"{other} of {len(theirs)} control devices" if theirs else f"{other} of the same devices before"
     words = f"the runner crashed on {crashed} of {len(treated)} updated devices, and on {versus}"
     share = crashed / len(treated) - other / len(theirs or treated)
@@ -269,7 +228,7 @@ def _disagreement(treated: Sequence[DeviceEvidence], limits: GateLimits) -> Find
     counted = p * (1 - p) / compared
     between = shares.variance / shares.n if shares.n > 2 else 0.0
     error, df = (math.sqrt(between), shares.n - 1) if between > counted else (math.sqrt(counted), max(compared - 1, 1))
-    z = looks_threshold(compared / len(seen), (1 - _CRASH_SHARE) * limits.alpha / _OTHERS)
+    z = looks_threshold(compared / len(seen), alpha_of_one(limits))
     reach = error * student_threshold(round(z, 3), min(df, 1000))
     low, high = max(shares.mean - reach, 0.0), min(shares.mean + reach, 1.0)
     is_worse = low > limits.disagreement

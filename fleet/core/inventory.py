@@ -10,7 +10,16 @@ from typing import Any, Final
 
 from edge_contract.canonical import as_float
 from edge_contract.errors import ContractError
-from edge_contract.messages import JOB_PER_MODEL, SELF_UPDATE, Birth, Death, DesiredState, ModelState, ReportedState
+from edge_contract.messages import (
+    CAPTURES,
+    JOB_PER_MODEL,
+    SELF_UPDATE,
+    Birth,
+    Death,
+    DesiredState,
+    ModelState,
+    ReportedState,
+)
 
 __all__ = [
     "DeviceRecord",
@@ -70,6 +79,11 @@ class DeviceRecord:
     def updates_itself(self) -> bool:
         """The device takes orders for the agent's own software."""
         return self.reported is not None and SELF_UPDATE in self.reported.features
+
+    @property
+    def allows_captures(self) -> bool:
+        """The person at the device lets raw inputs leave it, by its latest report."""
+        return self.reported is not None and CAPTURES in self.reported.features
 
     def model(self, name: str) -> ModelState | None:
         """The reported slots of one model."""

@@ -13,7 +13,19 @@ from edge_contract.canonical import as_float
 from edge_contract.errors import ContractError
 from fleet.core.registry import ModelVersion
 
-__all__ = ["DIGESTS", "Accuracy", "Relative", "accuracy", "difference", "facts", "model_bytes", "parent", "relatives"]
+__all__ = [
+    "DIGESTS",
+    "Accuracy",
+    "Relative",
+    "accuracy",
+    "checks_passed",
+    "difference",
+    "facts",
+    "model_bytes",
+    "parent",
+    "relatives",
+    "waivers",
+]
 
 DIGESTS: Final = ("recipe", "data", "teacher", "plan", "code")
 """What a lineage tells by SHA-256."""
@@ -90,6 +102,24 @@ def _score(row: Any, split: str, said: Mapping[str, Any]) -> Accuracy | None:
     return Accuracy(value, low, high, samples, split, data, _text(said.get("metric")))
 
 
+def waivers(version: ModelVersion) -> list[dict[str, str]]:
+    """Return the checks that failed and were waived when the bundle was made: name, kind, figure, limit, reason."""
+    keys = ("name", "kind", "figure", "limit", "reason")
+    found = (one for one in _checks(version, "waived") if isinstance(one, Mapping))
+    return [{key: _text(one.get(key)) for key in keys} for one in found]
+
+
+def checks_passed(version: ModelVersion) -> list[str]:
+    """Return the names of the checks that the model passed before the bundle was made."""
+    return [name for name in _checks(version, "passed") if isinstance(name, str)]
+
+
+def _checks(version: ModelVersion, key: str) -> Sequence[Any]:
+    said = _lineage(version).get("checks")
+    found = said.get(key) if isinstance(said, Mapping) else None
+    return found if isinstance(found, Sequence) and not isinstance(found, str) else ()
+
+
 def _artefacts(version: ModelVersion) -> Sequence[Any]:
     return getattr(version.manifest, "artefacts", ())
 
@@ -133,6 +163,7 @@ def facts(version: ModelVersion, *, channels: Iterable[str] = (), retired: bool 
         "accuracy": score.value if score else None,
         "accuracy_low": score.low if score else None,
         "samples": score.samples if score else None,
+        "waived": [one["name"] for one in waivers(version)],
         "channel": sorted(channels),
         "retired": retired,
     }

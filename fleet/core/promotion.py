@@ -66,6 +66,7 @@ class Evidence:
     approvals: Sequence[str]
     registered_by: str
     now: float
+    waived: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,14 @@ def _approvals(rule: Rule, evidence: Evidence) -> list[Outcome]:
     return [_said("approvals", words, float(len(names)), rule.approvals, met=met)]
 
 
+def _waived(rule: Rule, evidence: Evidence) -> list[Outcome]:
+    if rule.waived is not False:
+        return []
+    count = len(evidence.waived)
+    what = f"checks were waived ({', '.join(evidence.waived)})" if count else "no check was waived"
+    return [_said("waived", what, float(count), 0, met=not count)]
+
+
 _CONDITIONS: Final[tuple[Callable[[Rule, Evidence], list[Outcome]], ...]] = (
     _accuracy,
     _drop,
@@ -266,4 +275,5 @@ _CONDITIONS: Final[tuple[Callable[[Rule, Evidence], list[Outcome]], ...]] = (
     _latency,
     _canary,
     _approvals,
+    _waived,
 )

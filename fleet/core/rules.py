@@ -46,6 +46,7 @@ class Rule:
         latency_quantile: Which number of a measurement counts: ``p50``, ``p90`` or ``p99``.
         canary_healthy_hours, canary_devices: In ``canary`` for so long, on so many devices, without trouble.
         approvals: People other than the one who registered it.
+        waived: False keeps out a version that ships with waived checks; True and None let it in.
     """
 
     channel: str
@@ -63,6 +64,7 @@ class Rule:
     canary_healthy_hours: float | None = None
     canary_devices: int = 1
     approvals: int = 0
+    waived: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         shown = {**vars(self), "latency_ms_at_most": dict(self.latency_ms_at_most)}
@@ -180,5 +182,6 @@ _KEYS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "canary_healthy_hours": (_is_positive, "a positive number of hours"),
     "canary_devices": _COUNT,
     "approvals": _COUNT,
+    "waived": _FLAG,
 }
 _REALS: Final = ("accuracy_at_least", "accuracy_drop_at_most", "relative_error_at_most", "canary_healthy_hours")

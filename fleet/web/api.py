@@ -15,6 +15,7 @@ from fleet.web.ingest_routes import ingest_routes
 from fleet.web.model_routes import model_routes
 from fleet.web.release_routes import release_routes
 from fleet.web.rollout_routes import rollout_routes
+from fleet.web.signal_routes import signal_routes
 from fleet.web.trust_api import trust_routes
 
 __all__ = ["api_router"]
@@ -28,6 +29,7 @@ def api_router(operations: Operations, access: Access) -> APIRouter:
         mine(router, operations, access)
     release_routes(router, operations, access)
     ingest_routes(router, operations, access)
+    signal_routes(router, operations, access)
     for group in (device_routes, drift_routes, model_routes, rollout_routes, trust_routes, capture_routes):
         group(router, operations, access)
     return router

@@ -65,6 +65,10 @@ def capture_routes(router: APIRouter, operations: Operations, access: Access) ->
             raise not_found(f"sample {device}/{number}")
         return Response(found, media_type="application/octet-stream")
 
+    @router.post("/captures/{campaign}/collect")
+    def collect(actor: Annotated[str, access.operator], campaign: str) -> dict[str, Any]:
+        return captures.collect(campaign).to_json()
+
     @router.post("/captures/{campaign}/stop")
     def stop(actor: Annotated[str, access.operator], campaign: str) -> dict[str, Any]:
         return captures.stop(campaign, actor).to_json()

@@ -17,6 +17,7 @@ from fleet.web import views
 from fleet.web.access import posted
 from fleet.web.binder import Binder
 from fleet.web.charts import drift_chart
+from fleet.web.device_drift import device_drift
 from fleet.web.faults import not_found
 from fleet.web.rendering import see
 
@@ -72,6 +73,7 @@ def _device(binder: Binder, db: Connection, name: str) -> dict[str, Any] | None:
         "events": [_event(row) for row in views.plain(telemetry.events(db, name, _EVENTS))],
         "chart": drift_chart(points, shown["drift"]["reference_accuracy"]) if points else "",
         "windows": len(points),
+        "around": device_drift(db, binder.operations.drift, name),
         "versions": {version.bundle: version.version for version in tables.models(db)},
     }
 

@@ -58,12 +58,19 @@ def _truth(operations: Operations) -> list[Sample]:
     return operations.store.read(read)
 
 
-def metrics_text(operations: Operations, roster: Roster) -> str:
-    """Return all metrics; what is told of each device comes from the roster, so that ten thousand cost no second."""
+def metrics_text(operations: Operations, roster: Roster, *, of_devices: bool = True) -> str:
+    """Return all metrics; what is told of each device comes from the roster, so that ten thousand cost no second.
+
+    Args:
+        operations: The server's verbs.
+        roster: The devices' lines.
+        of_devices: Tell series of each device; without them the sums of the fleet and its models stay.
+    """
     now, lines = operations.clock(), roster.lines()
     states = operations.store.read(rollout_states)
+    truth = _truth(operations) if of_devices else []
     counts = operations.store.read(tables.counts)
-    of = [({"device": line.device}, line) for line in lines]
+    of = [({"device": line.device}, line) for line in lines] if of_devices else []
     families = [
         _family("strop_devices", "gauge", "Enrolled devices.", [({}, len(lines))]),
         _family("strop_device_online", "gauge", "1 if online.", [(n, line.is_online(now)) for n, line in of]),
@@ -83,7 +90,8 @@ def metrics_text(operations: Operations, roster: Roster) -> str:
             "Without labels, 0 to 1.",
             [(n, one.estimated) for n, one in of if one.estimated is not None],
         ),
-        _family("strop_true_accuracy", "gauge", "From delayed labels, 0 to 1.", _truth(operations)),
+        _family("strop_true_accuracy", "gauge", "From delayed labels, 0 to 1.", truth),
+        *_drift(operations),
         _family("strop_rollouts", "gauge", "Rollouts by state.", [({"state": s}, n) for s, n in states.items()]),
         *(
             _family(f"strop_ingest_{name}_total", "counter", f"{name} taken.", [({}, value)])
@@ -91,6 +99,39 @@ def metrics_text(operations: Operations, roster: Roster) -> str:
         ),
     ]
     return "\n".join(line for family in families for line in family) + "\n"
+
+
+def _drift(operations: Operations) -> list[list[str]]:
+    """Return the sums over models: few series, however many devices there are."""
+    counts = operations.drift.counts()
+    cohorts = [({"model": one.model, "version": one.version}, one) for one in operations.drift.cohorts()]
+    return [
+        _family(
+            "strop_drift_devices",
+            "gauge",
+            "Devices by their drift level.",
+            [({"model": m, "version": v, "level": level}, n) for (m, v, level), n in sorted(counts.items())],
+        ),
+        _family(
+            "strop_cohort_moved",
+            "gauge",
+            "1 if a version's devices are unlike the reference as a whole.",
+            [(name, one.kind in ("moved", "both")) for name, one in cohorts],
+        ),
+        _family("strop_cohort_outliers", "gauge", "Devices unlike the others.", [(n, len(o.odd)) for n, o in cohorts]),
+        _family(
+            "strop_cohort_effect",
+            "gauge",
+            "Squared distance of a channel from the reference, beyond chance.",
+            [({**n, "channel": c.name}, c.effect) for n, o in cohorts for c in o.channels if c.p is not None],
+        ),
+        _family(
+            "strop_cohort_estimated_accuracy",
+            "gauge",
+            "Of a version's devices, without labels; only where it is valid.",
+            [(n, o.estimated) for n, o in cohorts if o.estimated is not None and o.valid],
+        ),
+    ]
 
 
 def rollout_states(db: Connection) -> dict[str, int]:

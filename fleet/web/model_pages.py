@@ -10,16 +10,18 @@ from starlette.responses import Response
 from fleet.adapters import channels, tables
 from fleet.adapters.database import Connection
 from fleet.adapters.roster import Line
+from fleet.core.lineage import checks_passed, waivers
 from fleet.web import views
 from fleet.web.binder import Binder
 
-__all__ = ["model_pages"]
+__all__ = ["model_pages", "models_of"]
 
 _SHOWN_NAMES: Final = 8
 _SHOWN_VERSIONS: Final = 100
 
 
-def _models(db: Connection, lines: list[Line]) -> dict[str, Any]:
+def models_of(db: Connection, lines: list[Line]) -> dict[str, Any]:
+    """Return what the page shows: versions with the devices that run them, channels, moves."""
     running: dict[tuple[str, str], list[str]] = defaultdict(list)
     for line in lines:
         for slot in line.slots:
@@ -33,6 +35,8 @@ def _models(db: Connection, lines: list[Line]) -> dict[str, Any]:
                 "channels": sorted(channels.channels_of(db, version.bundle)),
                 "retired": gone.get(version.bundle, (0.0, ""))[1] or ("retired" if version.bundle in gone else ""),
                 "running": len(devices),
+                "checks_passed": checks_passed(version),
+                "waivers": waivers(version),
                 "running_on": devices[:_SHOWN_NAMES],
             }
         )
@@ -47,5 +51,5 @@ def model_pages(binder: Binder) -> None:
     @binder.router.get("/models")
     def models(request: Request) -> Response:
         lines = binder.roster.lines()
-        found = binder.operations.store.read(lambda db: _models(db, lines))
+        found = binder.operations.store.read(lambda db: models_of(db, lines))
         return binder.page(request, "models.html", page="models", **found)

@@ -48,11 +48,11 @@ def operator_app(operations: Operations, site: Site) -> FastAPI:
     app.include_router(pages_router(operations, gate.access, renderer, roster, site))
     app.include_router(health_routes(operations, site))
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
-    _described(app, operations, gate, roster)
+    _described(app, operations, gate, roster, of_devices=site.device_metrics)
     return app
 
 
-def _described(app: FastAPI, operations: Operations, gate: Gate, roster: Roster) -> None:
+def _described(app: FastAPI, operations: Operations, gate: Gate, roster: Roster, *, of_devices: bool) -> None:
     """Add the API's description and the metrics."""
     viewer = gate.access.viewer
 
@@ -63,4 +63,5 @@ def _described(app: FastAPI, operations: Operations, gate: Gate, roster: Roster)
 
     @app.get("/metrics", include_in_schema=False)
     def metrics(actor: Annotated[str, viewer]) -> Response:
-        return PlainTextResponse(metrics_text(operations, roster), media_type="text/plain; version=0.0.4")
+        text = metrics_text(operations, roster, of_devices=of_devices)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from edge_contract.states import ROLLOUT, RolloutEvent
 from fleet.adapters import evidence, progress, tables
 from fleet.adapters.database import Connection
+from fleet.core.pace import pace_words
 from fleet.core.rollout import Rollout
 from fleet.web import views
 from fleet.web.access import posted
@@ -164,6 +165,7 @@ def _look(binder: Binder) -> None:
             raise not_found(f"rollout {name!r}")
         found["rollout"]["waves"] = [_plain_wave(one) for one in found["rollout"]["waves"]]
         found["rollout"]["limits"] = views.plain(found["rollout"]["limits"])
+        found["pace"] = pace_words(found["rollout"]["limits"])
         return binder.page(request, "rollout.html", page="rollouts", **found)
 
 

@@ -11,6 +11,7 @@ from edge_contract import canonical
 from edge_contract.errors import StropError, UsageError
 from fleet.adapters import tables
 from fleet.adapters.database import Connection
+from fleet.core.pace import pace_words
 from fleet.core.wave_words import read_waves
 from fleet.web.access import posted
 from fleet.web.binder import Binder
@@ -24,15 +25,25 @@ _DEFAULTS: Final = {
     "soak_min": "30",
     "timeout_min": "60",
     "max_failures": "0",
+    "offline": "wait",
+    "away_h": "24",
+    "clock": "utc",
 }
 _SHOWN_NAMES: Final = 12
 
 
-def _minutes(form: dict[str, str], key: str) -> float:
+def _number(form: dict[str, str], key: str, what: str, default: str = "0") -> float:
     try:
-        return float(form.get(key) or _DEFAULTS[key]) * 60.0
+        return float(form.get(key, "").strip() or _DEFAULTS.get(key, default))
     except ValueError as error:
-        raise UsageError(f"{form[key][:20]!r} is not a number of minutes") from error
+        raise UsageError(f"{form[key][:20]!r} is not a number of {what}") from error
+
+
+def _count(form: dict[str, str], key: str, what: str) -> int:
+    try:
+        return int(form.get(key, "").strip() or _DEFAULTS.get(key, "0"))
+    except ValueError as error:
+        raise UsageError(f"{form[key][:20]!r} is not a number of {what}") from error
 
 
 def _document(db: Connection, form: dict[str, str]) -> dict[str, Any]:
@@ -41,24 +52,43 @@ def _document(db: Connection, form: dict[str, str]) -> dict[str, Any]:
     version = tables.model(db, bundle)
     if version is None:
         raise UsageError("choose a model", fix="register one: strop fleet model add")
-    try:
-        forgiven = int(form.get("max_failures") or 0)
-    except ValueError as error:
-        raise UsageError(f"{form['max_failures'][:20]!r} is not a number of devices") from error
     document: dict[str, Any] = {
         "model": version.model,
         "bundle": bundle,
         "waves": list(read_waves(form.get("waves", ""))),
-        "soak_s": _minutes(form, "soak_min"),
-        "timeout_s": _minutes(form, "timeout_min"),
-        "max_failures": forgiven,
+        "soak_s": 60.0 * _number(form, "soak_min", "minutes"),
+        "timeout_s": 60.0 * _number(form, "timeout_min", "minutes"),
+        "max_failures": _count(form, "max_failures", "devices"),
         "on_failure": form.get("on_failure") or "stop",
+        **_pace(form),
     }
     if form.get("gates"):
         document["gates"] = {}
     if form.get("approval"):
         document["needs_approval"] = True
+    if channel := form.get("channel", "").strip():
+        document["channel"] = channel
     return document
+
+
+def _pace(form: dict[str, str]) -> dict[str, Any]:
+    """Return how fast orders leave, when they may, and what becomes of devices that are away; defaults stay unsaid."""
+    pace: dict[str, Any] = {}
+    if form.get("per_minute", "").strip():
+        pace["rate"] = {"per_minute": _number(form, "per_minute", "devices a minute")}
+        if form.get("double_after", "").strip():
+            after = _count(form, "double_after", "devices")
+            pace["rate"] |= {"factor": 2.0, "after": after, "most": _number(form, "most", "devices a minute")}
+    elif form.get("double_after", "").strip() or form.get("most", "").strip():
+        raise UsageError("a rate that grows needs one to begin with", fix="say how many devices a minute at first")
+    windows = [line.strip() for line in form.get("windows", "").splitlines() if line.strip()]
+    if windows:
+        pace["schedule"] = {"windows": windows, "clock": form.get("clock") or "utc"}
+    policy = form.get("offline") or "wait"
+    if policy != "wait":
+        away = {"after_s": 3600.0 * _number(form, "away_h", "hours")} if policy == "skip" else {}
+        pace["offline"] = {"policy": policy, **away}
+    return pace
 
 
 def _waves(plan: dict[str, Any]) -> list[dict[str, Any]]:
@@ -101,6 +131,7 @@ def rollout_start(binder: Binder) -> None:
                     return see(f"/rollouts/{operations.rollouts.start(document, actor).id}")
             except StropError as error:
                 return shown(request, form, 400, error=str(error))
-            return shown(request, form, waves=waves, plan=plan, seen=seen, changed=is_start)
+            pace = pace_words(plan["limits"])
+            return shown(request, form, waves=waves, plan=plan, seen=seen, changed=is_start, pace=pace)
 
         return await run_in_threadpool(act)

@@ -25,6 +25,7 @@ class Site:
         data: The data folder, whose disk must not fill; None where there is none.
         rules: When sessions end.
         enrol_url: Where new devices come in.
+        device_metrics: Whether /metrics tells series of each device.
     """
 
     file_token: str
@@ -35,6 +36,7 @@ class Site:
     data: Path | None = None
     rules: SessionRules = field(default_factory=SessionRules)
     enrol_url: str = ""
+    device_metrics: bool = True
 
     @classmethod
     def of(
@@ -50,6 +52,7 @@ class Site:
             data=data,
             rules=SessionRules(config.session_idle_s, config.session_max_s),
             enrol_url=enrol_url,
+            device_metrics=config.device_metrics,
         )
 
 

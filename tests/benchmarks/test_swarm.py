@@ -108,7 +108,8 @@ def test_every_wave_has_some_of_each_temper():
 def test_a_small_swarm_balances_its_books():
     if shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin") is None:
         pytest.skip("no mosquitto: apt-get install mosquitto")
-    plan = run.Plan(devices=4, secure=1, moving=0.0, every_s=2.0, warm_s=1.0, with_restart=False)
+    quick = {"warm_s": 0.5, "with_restart": False, "look_s": 0.3, "soak_s": 0.1, "pages": 2}
+    plan = run.Plan(4, 1, moving=0.0, every_s=2.0, **quick)
     result = run.swarm(plan)
     assert result.rollout == "COMPLETED"
     assert sum(result.ends.values()) == 5

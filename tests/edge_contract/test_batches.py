@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches: whole or refused on the wire, bounded in size, never a bomb."""
 
+import json
 import random
 import zlib
 
@@ -8,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_contract import batches as under_test
+from edge_contract import canonical
 from edge_contract.batches import CLASSES, TelemetryBatch, TelemetryRow, decode_batch, encode_batch
 from edge_contract.errors import MessageError
+from edge_contract.messages import load_message
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 times = st.floats(0, 4e9)
@@ -73,3 +77,78 @@ def test_a_bomb_is_stopped_before_it_is_inflated():
 def test_classes_stand_in_the_order_in_which_a_full_outbox_drops_them():
     assert (CLASSES[0], CLASSES[-1]) == ("metric", "alarm")
     assert CLASSES.index("result") > CLASSES.index("drift")
+
+
+# --- the reader of the canonical form against the one that names faults
+
+
+def by_the_general_reader(plain):
+    """What the general reader makes of bytes, or None where it refuses them."""
+    try:
+        return TelemetryBatch.from_json(load_message(plain, "batch"))
+    except MessageError:
+        return None
+
+
+@given(batches())
+def test_what_is_canonical_is_read_in_one_pass_and_keeps_its_bytes(batch):
+    found = under_test._canonical(canonical.dumps(batch.to_json()))
+    escaped = any(ord(c) < 32 for text in (batch.device, batch.boot, str(batch.rows)) for c in text)
+    quoted = any(c in text for text in (batch.device, batch.boot) for c in '"\\')
+    if found is None:
+        assert escaped or quoted or "\\u" in canonical.dumps(batch.to_json()).decode()
+    else:
+        assert found == batch
+        assert [row.wire for row in found.rows] == [canonical.dumps(row.body) for row in batch.rows]
+
+
+@given(batches(), st.data())
+def test_both_readers_agree_on_any_bytes(batch, data):
+    plain = bytearray(canonical.dumps(batch.to_json()))
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(plain)))
+        end = data.draw(st.integers(start, min(start + 3, len(plain))))
+        plain[start:end] = data.draw(
+            st.sampled_from([b"", b",", b"]", b"}", b" ", b"0", b'"', b"[", b"-1", b"{}", b"e9"])
+        )
+    found = under_test._canonical(bytes(plain))
+    if found is not None:
+        assert found == by_the_general_reader(bytes(plain))
+        assert [json.loads(row.wire) for row in found.rows] == [row.body for row in found.rows]
+
+
+HEAD = '{"after_seq":0,"boot":"b","class":"metric","device":"pi","rows":['
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '[1,"0x1.0p+0",{"a":1,"a":2}]],"v":1}',
+        '[1,"0x1.0p+0",{"a":NaN}]],"v":1}',
+        '[1,"0x1.0p+0",{"a":1}]],"v":1} ',
+        '[1,"0x1.0p+0",{"a":1}],],"v":1}',
+        '[1,"0x1.0p+0",{"a":1}],"v":1}',
+        '[1,"0x1.0p+0",[]]],"v":1}',
+        '[1,"0x1.0p+9999",{}]],"v":1}',
+        '[1,1.5,{}]],"v":1}',
+        '[01,"0x1.0p+0",{}]],"v":1}',
+        '[0,"0x1.0p+0",{}]],"v":1}',
+        '[2,"0x1.0p+0",{}],[2,"0x1.0p+0",{}]],"v":1}',
+        '[1,"0x1.0p+0",{"a":"\\ud800"}]],"v":1}',
+        '[1,"0x1.0p+0",' + '{"a":' * 3000 + "1" + "}" * 3000 + ']],"v":1}',
+        '[1,"0x1.0p+0",{"a":' + "9" * 5000 + '}]],"v":1}',
+        '],"v":99}',
+        '],"v":1,"w":2}',
+    ],
+)
+def test_what_looks_otherwise_goes_to_the_reader_that_names_faults(rest):
+    plain = (HEAD + rest).encode()
+    assert under_test._canonical(plain) is None
+    found = by_the_general_reader(plain)
+    assert found is None or all(row.wire == b"" for row in found.rows)
+
+
+def test_letters_of_all_alphabets_keep_their_bytes():
+    body = {"ort": "Bäckerstraße", "字": "観測"}
+    found = decode_batch(encode_batch(TelemetryBatch("pi", "b", "event", 0, (TelemetryRow(1, 2.5, body),))))
+    assert found.rows[0].wire.decode() == '{"ort":"Bäckerstraße","字":"観測"}'

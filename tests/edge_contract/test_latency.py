@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.runner.observe import _fine_buckets
+from edge_agent.runner.batch import _fine_buckets
 from edge_contract.latency import BUCKETS, FIRST_US, PER_OCTAVE, bucket_of, quantile_us
 
 

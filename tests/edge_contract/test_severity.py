@@ -7,6 +7,7 @@ import pytest
 from edge_agent.runner.observe import Observer
 from edge_contract.counts import Counters
 from edge_contract.severity import estimate, estimators, mix_explains
+from edge_contract.statistics import Evidence
 from edge_contract.verdict import DriftState, judge
 from tests.support.digits import digits, other_digits, profile, summary_of, window
 
@@ -77,3 +78,14 @@ def test_the_three_estimators_agree_where_nothing_moved():
 
 def test_nothing_seen_is_nothing_estimated():
     assert estimate(profile(), Counters.zero(10), 0.0, {}) is None
+
+
+def test_a_window_that_moved_is_given_twice_the_interval():
+    counters = window(0, "test", range(300)).counters
+    calm, moved = (
+        estimate(profile(), counters, 300.0, {"class": Evidence(p, 1.0, 0.0), "energy": None}) for p in (0.5, 1e-5)
+    )
+    assert moved.accuracy == calm.accuracy
+    assert moved.accuracy - moved.low == pytest.approx(2 * (calm.accuracy - calm.low))
+    assert moved.is_valid
+    assert calm.is_valid

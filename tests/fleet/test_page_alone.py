@@ -52,7 +52,18 @@ def enrol_by_form(page, server, folder, name):
     return SimulatedDevice(server, folder, name).connect()
 
 
-def roll_out(page, version, waves):
+def take_back_a_token(page):
+    """Make one token too many, find it in the list, and take it back."""
+    page.get_by_role("link", name="Devices", exact=True).click()
+    page.get_by_role("link", name="Enrol a device").click()
+    page.get_by_role("button", name="Make a token").click()
+    page.get_by_role("link", name="Another device").click()
+    keep(page, "alone-tokens")
+    page.get_by_role("button", name=re.compile("Take back token")).click()
+    page.get_by_text("No token is open.").wait_for()
+
+
+def roll_out(page, version, waves, **pace):
     page.get_by_role("link", name="Rollouts", exact=True).click()
     page.get_by_role("link", name="Start a rollout").click()
     label = page.locator("option", has_text=version).get_attribute("value")
@@ -60,7 +71,13 @@ def roll_out(page, version, waves):
     page.get_by_label("Waves, one a line").fill("\n".join(waves))
     page.get_by_label("Soak, minutes").fill("0")
     page.get_by_label("Judge each wave").uncheck()
+    if pace:
+        page.get_by_text("Pace, maintenance windows").click()
+        for label, value in pace.items():
+            page.get_by_label(label.replace("_", " ")).fill(value)
+        page.get_by_label("A device that is away").select_option("skip")
     page.get_by_role("button", name="Show the plan").click()
+    keep(page, f"alone-plan-{version}")
     page.get_by_role("button", name=re.compile("Start it")).click()
     return page.locator("h1").inner_text().split()[1]
 
@@ -74,11 +91,13 @@ def test_a_newcomer_does_it_all_with_the_page_alone(new_server, page, bundles, m
     keep(page, "alone-first")
     devices = [enrol_by_form(page, server, tmp_path / name, name) for name in ("cam-1", "cam-2")]
     try:
+        take_back_a_token(page)
         first = roll_out(page, "1.0.0", ["1", "rest"])
         for device in devices:
             device.install(device.order())
         page.locator(".head .chip", has_text="completed").wait_for(timeout=20_000)  # the page follows by itself
-        second = roll_out(page, "1.1.0", ["cam-1", "rest"])
+        pace = {"Devices_a_minute": "600", "Orders_leave_only": "00:00-24:00", "Channel_that": "production"}
+        second = roll_out(page, "1.1.0", ["cam-1", "rest"], **pace)
         for device in devices:
             device.install(device.order())
         page.locator(".head .chip", has_text="completed").wait_for(timeout=20_000)

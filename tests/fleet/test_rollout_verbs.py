@@ -116,6 +116,7 @@ def test_a_completed_rollout_is_taken_back_by_one_command_to_what_each_device_ra
     office.runs("a", version="1.0.0")
     office.runs("b", version="1.1.0")
     office.runs("c", version="1.2.0")
+    (office.folder / "rules.toml").write_text("")  # no rule binds the channel
     name = office.start("1.2.0", [{"rest": True}], channel="production")
     for device in ("a", "b"):
         office.succeed(order_of(office, device))
@@ -298,6 +299,7 @@ def test_shadow_then_canary_then_production_as_one_plan(office):
         {"count": 1, "name": "canary"},
         {"rest": True, "name": "production"},
     ]
+    (office.folder / "rules.toml").write_text("")  # no rule binds the channel
     name = office.start("1.1.0", waves, channel="production", shadow={"inferences": 20, "min_s": 5, "timeout_s": 60})
     (trial,) = office.jobs("shadow")
     assert (trial.device, trial.probation.inferences, trial.probation.min_s) == ("b", 20, 5)
@@ -463,6 +465,7 @@ def test_a_whole_life_on_each_database(tmp_path, bundles, open_store):
     office.runs("a", "b", "c")
     waves = [{"devices": ["a"], "kind": "shadow"}, {"count": 1}, {"query": "device:*"}]
     limits = {"retries": 1, "retry_wait_s": 5, "rate": {"per_minute": 600}, "on_failure": "roll-back", "cancel_s": 9}
+    (office.folder / "rules.toml").write_text("")  # no rule binds the channel
     name = office.start("1.1.0", waves, dynamic=True, channel="production", **limits)
     office.says(order_of(office, "a", "shadow"), Status.SUCCEEDED, Phase.DONE, compared=9, agreement=1.0)
     office.tick(1, times=2)

@@ -76,7 +76,7 @@ def window(matcher, profile, device, bundle, number, *, seed, n=200, shift=0.0, 
     return summary, results, {f"s{seed}:{i}": int(label) for i, label in enumerate(truth)}
 
 
-def write_bundle(folder: Path, version: str, profile: ReferenceProfile, *, model: str = "digits") -> str:
+def write_bundle(folder: Path, version: str, profile: ReferenceProfile, *, model: str = "digits", lineage=None) -> str:
     """Write a bundle whose files are all there and return its id; the model file is made of its version."""
     labels = "".join(f"{name}\n" for name in profile.labels)
     contents = {
@@ -102,7 +102,7 @@ def write_bundle(folder: Path, version: str, profile: ReferenceProfile, *, model
         artefacts=(artefact,),
         golden="golden.json",
         profiles={"model.tflite": "profile.json"},
-        lineage={"accuracy": {"top1": profile.accuracy, "n": profile.size}, "parent": ""},
+        lineage={"accuracy": {"top1": profile.accuracy, "n": profile.size}, "parent": "", **(lineage or {})},
         files=tuple(BundleFile(n, len(d), canonical.digest(d)) for n, d in sorted(contents.items())),
     )
     (folder / "manifest.json").write_bytes(manifest.to_bytes())

@@ -169,7 +169,7 @@ class SimDevice:
             return []
         self.said_at.update(dict.fromkeys(due, now))
         rows = tuple(self.unsent[seq] for seq in due)
-        batch = TelemetryBatch(self.name, self.boot, "metric", due[0] - 1, rows)
+        batch = TelemetryBatch(self.name, self.boot, "metric", min(self.unsent) - 1, rows)
         return [self._say("tm/metric", encode_batch(batch))]
 
     def _ack(self, ack: TelemetryAck) -> list[Saying]:

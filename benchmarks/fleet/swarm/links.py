@@ -5,12 +5,14 @@ paho's own loop takes a thread for each client; ten thousand of them would measu
 """
 
 import contextlib
+import queue
 import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,6 +27,9 @@ __all__ = ["Seen", "Swarm", "Where"]
 _TICK_S: Final = 0.05
 _MISC_S: Final = 5.0
 _KEEPALIVE_S: Final = 60
+_OPENERS: Final = 8
+_LOOKS: Final = 8000
+"""Looks after devices a second, at most four of each: more would take the processor from what is measured."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,25 @@ class _Line:
     connect_at: float = 0.0
     leave_at: float = float("inf")
     misc_at: float = 0.0
+    interest: int = 0
 
 
 @dataclass
 class Seen:
-    """What happened to the connections."""
+    """What happened to the connections.
 
+    Attributes:
+        attempts, connects: When one was tried, and when one stood; seconds since 1970.
+        late_s: How long after its due time the latest attempt of all was made: what the swarm itself could not do.
+        tries: Most attempts in a row that failed for any device.
+    """
+
+    attempts: list[float] = field(default_factory=list)
     connects: list[float] = field(default_factory=list)
     failures: int = 0
     losses: int = 0
+    late_s: float = 0.0
+    tries: int = 0
 
 
 class Swarm:
@@ -76,6 +91,9 @@ class Swarm:
         self._poll = select.epoll()
         self._stop, self.calm = threading.Event(), threading.Event()
         self._cursor = 0
+        # A handshake waits for the broker: done in the loop, each would hold up the words of all other devices.
+        self._openers = ThreadPoolExecutor(_OPENERS, "swarm-connect")
+        self._opened: queue.SimpleQueue[tuple[_Line, mqtt.Client, bool]] = queue.SimpleQueue()
         self.seen = Seen()
         self._thread = threading.Thread(target=self._run, name="swarm", daemon=True)
 
@@ -87,6 +105,7 @@ class Swarm:
         """Let every device leave without a word, and end the thread."""
         self._stop.set()
         self._thread.join()
+        self._openers.shutdown(wait=True, cancel_futures=True)
         for line in self._lines:
             if line.client is not None:
                 _vanish(line.client)
@@ -112,6 +131,8 @@ class Swarm:
             while (left := deadline - time.time()) > 0:
                 for fd, event in self._poll.poll(left, 256):
                     self._ready(self._by_fd.get(fd), event)
+            while not self._opened.empty():
+                self._take_over(*self._opened.get())
             self._walk(time.time())
 
     def _ready(self, line: _Line | None, event: int) -> None:
@@ -129,14 +150,15 @@ class Swarm:
         while client.want_write():
             if client.loop_write() != mqtt.MQTT_ERR_SUCCESS or client is not line.client:
                 break
-        if line.client is client and line.fd >= 0:
-            wanted = select.EPOLLIN | (select.EPOLLOUT if client.want_write() else 0)
+        wanted = select.EPOLLIN | (select.EPOLLOUT if client.want_write() else 0)
+        if line.client is client and line.fd >= 0 and wanted != line.interest:
+            line.interest = wanted
             with contextlib.suppress(OSError):
                 self._poll.modify(line.fd, wanted)
 
     def _walk(self, now: float) -> None:
-        """Look after a share of the devices: every one is seen four times a second."""
-        share = max(1, len(self._lines) * int(_TICK_S * 1000) // 250)
+        """Look after a share of the devices: each is seen four times a second, of many each a little less often."""
+        share = max(1, int(_TICK_S * min(4 * len(self._lines), _LOOKS)))
         for _ in range(min(share, len(self._lines))):
             self._cursor = (self._cursor + 1) % len(self._lines)
             self._look_after(self._lines[self._cursor], now)
@@ -147,6 +169,8 @@ class Swarm:
                 line.device.tick(now, is_online=False)
             if now >= line.connect_at:
                 self._connect(line, now)
+            return
+        if line.fd < 0:  # its connection is being opened
             return
         if now >= line.leave_at and not self.calm.is_set():
             self._leave(line, now)
@@ -173,19 +197,29 @@ class Swarm:
         client.on_message, client.on_disconnect = self._heard, self._disconnected
         client.on_socket_close = self._closing
         line.client = client
+        self.seen.attempts.append(now)
+        self.seen.late_s = max(self.seen.late_s, now - line.connect_at)
+        self._openers.submit(self._open, line, client)
+
+    def _open(self, line: _Line, client: mqtt.Client) -> None:
         try:
             client.connect(line.where.host, line.where.port, keepalive=_KEEPALIVE_S)
         except OSError:
-            self.seen.failures += 1
-            self._gone(line, now)
-            return
-        sock = client.socket()
+            self._opened.put((line, client, False))
+        else:
+            self._opened.put((line, client, True))
+
+    def _take_over(self, line: _Line, client: mqtt.Client, is_open: bool) -> None:  # noqa: FBT001 - of the queue
+        now, sock = time.time(), client.socket() if is_open else None
         if sock is None:
+            self.seen.failures += 1
             self._gone(line, now)
             return
         line.fd, line.misc_at = sock.fileno(), now + _MISC_S
         self._by_fd[line.fd] = line
+        line.interest = select.EPOLLIN
         self._poll.register(line.fd, select.EPOLLIN)
+        client.loop_read(64)  # what TLS has read already, no poll will tell
         self._flush(line)
 
     def _leave(self, line: _Line, now: float) -> None:
@@ -205,6 +239,8 @@ class Swarm:
         if line.is_up:
             line.device.lost()
             self.seen.losses += 1
+        else:
+            self.seen.tries = max(self.seen.tries, line.attempt + 1)
         self._by_fd.pop(line.fd, None)
         lasted = now - line.up_since if line.is_up else 0.0
         line.client, line.fd, line.is_up, line.leave_at = None, -1, False, float("inf")
@@ -241,9 +277,9 @@ class Swarm:
             self._gone(line, time.time())
 
     def _say(self, line: _Line, sayings: list[Saying]) -> None:
-        if line.client is None:
-            return
         for said in sayings:
+            if line.client is None:  # it may end while it speaks
+                return
             line.client.publish(said.topic, said.payload, qos=1, retain=said.retain)
 
 

@@ -7,7 +7,6 @@ stands in the database once.
 
 import contextlib
 import json
-import sqlite3
 import ssl
 import tempfile
 import time
@@ -19,14 +18,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.fleet.stage import Stage
+from benchmarks.fleet.swarm.books import Books, balance
 from benchmarks.fleet.swarm.device import TEMPERS, SimDevice
 from benchmarks.fleet.swarm.links import Swarm, Where
 from benchmarks.machine import describe
 from fleet.adapters.broker import raise_file_limit
 
-__all__ = ["Books", "Plan", "Result", "swarm", "to_json", "to_text"]
+__all__ = ["Plan", "Result", "swarm", "to_json", "to_text"]
 
 _ENDED: Final = ("COMPLETED", "ABORTED", "ROLLED_BACK")
+_OVER: Final = ("PASSED", "FAILED")
 _TERMINAL: Final = ("SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED", "CANCELED", "REMOVED", "SUPERSEDED")
 _SHARES: Final = (("failing", 0.01), ("lying", 0.002), ("slow", 0.05))
 
@@ -42,6 +43,9 @@ class Plan:
         every_s: Pause between a device's batches.
         warm_s: Telemetry before the rollout.
         with_restart: Kill the broker after the rollout and watch all come back.
+        look_s: Pause between two looks at the rollout.
+        soak_s: Of each wave.
+        pages: How often each page is asked for.
     """
 
     devices: int = 1000
@@ -52,16 +56,15 @@ class Plan:
     timeout_s: float = 600.0
     with_restart: bool = True
     seed: int = 1
+    look_s: float = 2.0
+    soak_s: float = 1.0
+    pages: int = 20
 
-
-@dataclass
-class Books:
-    """Rows made by devices against rows in the database."""
-
-    made: int = 0
-    stored: int = 0
-    lost: int = 0
-    doubled: int = 0
+    def command(self) -> str:
+        """Return the command that does this again."""
+        words = f"strop bench swarm --devices {self.devices} --secure {self.secure} --moving {self.moving:g}"
+        words += f" --every {self.every_s:g} --warm {self.warm_s:g} --timeout {self.timeout_s:g} --seed {self.seed}"
+        return words if self.with_restart else f"{words} --no-restart"
 
 
 @dataclass
@@ -72,6 +75,7 @@ class Result:
     connected_s: float = 0.0
     rollout: str = ""
     rollout_s: float = 0.0
+    waves_s: list[float] = field(default_factory=list)
     ends: dict[str, int] = field(default_factory=dict)
     open_executions: int = 0
     server_mb: float = 0.0
@@ -83,6 +87,7 @@ class Result:
     losses: int = 0
     failures: int = 0
     books: Books = field(default_factory=Books)
+    machine: str = ""
 
     @property
     def is_good(self) -> bool:
@@ -141,25 +146,25 @@ def swarm(plan: Plan, database: str = "", say: Callable[[str], None] = lambda _:
         StropError: The server did not start, or refused.
     """
     raise_file_limit()
-    result = Result(plan)
+    result = Result(plan, machine=str(describe()))
     with _staged(plan, database, say) as (stage, sims):
         old, new = stage.register("1.0.0"), stage.register("2.0.0")
         for device, _ in sims:
             device.running, device.version = old, "1.0.0"
-        links = Swarm(sims, ramp_s=max(5.0, len(sims) / 500))
+        links = Swarm(sims, ramp_s=len(sims) / 500)
         links.start()
         try:
             _connect(links, sims, result, say)
             time.sleep(plan.warm_s)
             _roll_out(stage, links, new, result, say)
-            result.pages_ms = _pages(stage)
+            result.pages_ms = _pages(stage, plan.pages)
             if plan.with_restart:
                 _restart(stage, links, result, say)
             _settle(links, say)
         finally:
             links.stop()
         result.losses, result.failures = links.seen.losses, links.seen.failures
-        result.books = _books(stage, [device for device, _ in sims])
+        result.books = balance(stage, [device for device, _ in sims])
     return result
 
 
@@ -178,15 +183,17 @@ def _roll_out(stage: Stage, links: Swarm, bundle: str, result: Result, say: Call
         "model": "digits",
         "bundle": bundle,
         "waves": waves,
-        "soak_s": 1.0,
+        "soak_s": plan.soak_s,
         "timeout_s": 120.0,
         "grace_s": 5.0,
         "max_failures": plan.devices + plan.secure,
     }
     name = stage.client.call("POST", "/rollouts", document)["id"]
     while True:
-        time.sleep(2.0)
-        found = stage.rollout(name)
+        time.sleep(plan.look_s)
+        found = stage.waves(name)
+        over = sum(wave["state"] in _OVER for wave in found["waves"])
+        result.waves_s += [time.monotonic() - begun] * (over - len(result.waves_s))
         result.server_mb = max(result.server_mb, stage.rss_mb(stage.pid))
         result.broker_mb = max(result.broker_mb, stage.rss_mb(stage.broker_pid()))
         states = " ".join(wave["state"] for wave in found["waves"])
@@ -194,25 +201,25 @@ def _roll_out(stage: Stage, links: Swarm, bundle: str, result: Result, say: Call
         if found["state"] in _ENDED or time.monotonic() - begun > plan.timeout_s:
             break
     result.rollout, result.rollout_s = found["state"], time.monotonic() - begun
-    ends = Counter(e["status"] for e in found["executions"])
+    ends = Counter(e["status"] for e in stage.rollout(name)["executions"])
     result.ends = dict(ends)
     result.open_executions = sum(count for status, count in ends.items() if status not in _TERMINAL)
     result.server_cpu_share = (stage.cpu_s(stage.pid) - busy) / result.rollout_s
 
 
-def _pages(stage: Stage) -> dict[str, float]:
+def _pages(stage: Stage, count: int) -> dict[str, float]:
     """Return the p95 of a few pages' answers, in milliseconds."""
     import httpx
 
     found = {}
     for path in ("/", "/devices", "/healthz"):
         times = []
-        for _ in range(20):
+        for _ in range(count):
             begun = time.perf_counter()
             answer = httpx.get(stage.endpoints["http"] + path, timeout=60, trust_env=False, follow_redirects=True)
             times.append(1000 * (time.perf_counter() - begun))
         if answer.is_success:
-            found[path] = sorted(times)[18]
+            found[path] = sorted(times)[(19 * count) // 20 - (count >= 20)]
     return found
 
 
@@ -239,29 +246,6 @@ def _settle(links: Swarm, say: Callable[[str], None], patience_s: float = 180.0)
     say(f"{left} rows without an acknowledgement")
 
 
-def _books(stage: Stage, devices: list[SimDevice]) -> Books:
-    """Compare what devices made with what the database holds."""
-    counted = _stored(stage)
-    books = Books(made=sum(device.made for device in devices))
-    for device in devices:
-        rows, distinct = counted.get(device.name, (0, 0))
-        books.stored += rows
-        books.lost += max(device.made - distinct, 0)
-        books.doubled += rows - distinct
-    return books
-
-
-def _stored(stage: Stage) -> dict[str, tuple[int, int]]:
-    statement = "SELECT device, COUNT(*), COUNT(DISTINCT seq) FROM telemetry WHERE class = 'metric' GROUP BY device"
-    if stage.database:
-        import psycopg
-
-        with psycopg.connect(stage.database) as postgres:
-            return {row[0]: (row[1], row[2]) for row in postgres.execute(statement)}
-    with contextlib.closing(sqlite3.connect(f"file:{stage.data / 'fleet.db'}?mode=ro", uri=True)) as db:
-        return {row[0]: (row[1], row[2]) for row in db.execute(statement)}
-
-
 def to_text(result: Result) -> str:
     """Return the table for people."""
     plan, books = result.plan, result.books
@@ -273,10 +257,11 @@ def to_text(result: Result) -> str:
         ("telemetry", f"a batch every {plan.every_s:g} s each"),
         ("connected", f"three quarters after {result.connected_s:.0f} s"),
         ("rollout", f"{result.rollout} after {result.rollout_s:.0f} s: {ends}; {result.open_executions} still open"),
+        ("waves", "ended after " + ", ".join(f"{at:.0f} s" for at in result.waves_s)),
         ("rows", f"{books.made} made, {books.stored} stored, {books.lost} lost, {books.doubled} doubled"),
         ("server", f"{result.server_mb:.0f} MB at most, {result.server_cpu_share:.0%} of a core during the rollout"),
         ("broker", f"{result.broker_mb:.0f} MB at most"),
-        ("pages", f"p95 of 20: {pages}"),
+        ("pages", f"p95 of {plan.pages}: {pages}"),
     ]
     if plan.with_restart:
         lines.append(
@@ -288,10 +273,10 @@ def to_text(result: Result) -> str:
     lines.append(("connections", f"{result.losses} lost, {result.failures} refused or failed"))
     verdict = "held" if result.is_good else "MISSED"
     lines.append(("verdict", f"{verdict}: the rollout ended, no order is open, no row is lost or doubled"))
-    lines.append(("machine", str(describe())))
+    lines += [("command", plan.command()), ("machine", result.machine or str(describe()))]
     return "\n".join(f"{name:14} {words}" for name, words in lines)
 
 
 def to_json(result: Result) -> str:
     """Return the figures for machines."""
-    return json.dumps({**asdict(result), "held": result.is_good, "machine": str(describe())}, indent=1)
+    return json.dumps({**asdict(result), "held": result.is_good, "command": result.plan.command()}, indent=1)

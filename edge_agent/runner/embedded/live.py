@@ -45,6 +45,7 @@ class Live:
         target: Of several artefacts, the one for this target is taken.
         cache: Most answers in the result cache.
         watch_s: Pause between two looks at the pointer.
+        sample_hz: Inferences a second that drift counts; 0 for all.
         hear: Called with each event, from any thread; for an application's log.
 
     Raises:
@@ -58,6 +59,7 @@ class Live:
         target: str = "",
         cache: int = 0,
         watch_s: float = 0.5,
+        sample_hz: float = 0.0,
         hear: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self._place, self._watch_s, self._hear = place, watch_s, hear
@@ -65,7 +67,8 @@ class Live:
         candidates = place.candidates()
         self._owned = _own(place)
         counters = counters_path(place.data, place.model) if self._owned is not None else None
-        self._settings = Settings(place.runtime, counters, place.threads, target, cache, place.delegate)
+        how = (place.threads, target, cache, place.delegate, sample_hz)
+        self._settings = Settings(place.runtime, counters, *how)
         self._link = Link(socket_path(place.data, place.model))
         self._answering = Answering(self._settings, self._emit, time.monotonic)
         self._refused: Path | None = None

@@ -113,6 +113,7 @@ class Model:
         cache: int = 0,
         queue: int = QUEUE,
         watch_s: float = 0.5,
+        sample_hz: float = 0.0,
         hear: Callable[[dict[str, Any]], None] | None = None,
     ) -> "Model":
         """Open a model.
@@ -127,6 +128,7 @@ class Model:
             cache: Keep so many answers for inputs that come again, byte by byte.
             queue: Most calls of ``apredict`` that wait at a time; further ones wait for room.
             watch_s: Pause between two looks at the agent's pointer.
+            sample_hz: Inferences a second that drift counts, at random moments; 0: all. 1 is right for a video.
             hear: Called with each event (``loaded``, ``load_failed``, ``error``, ``input`` …), for a program's log.
 
         Raises:
@@ -139,11 +141,12 @@ class Model:
         """
         if is_model_name(where):
             place = Place.find(str(where), data, runtime, threads, delegate)
-            return cls(Live(place, target=target, cache=cache, watch_s=watch_s, hear=hear), queue)
+            how = {"target": target, "cache": cache, "watch_s": watch_s, "sample_hz": sample_hz, "hear": hear}
+            return cls(Live(place, **how), queue)  # type: ignore[arg-type]  # mixed on purpose
         folder = Path(where)
         settings = Settings(runtime or _installed(folder), None, threads or 1, target, cache, delegate)
-        how = {"threads": settings.threads, "target": target, "delegate": delegate}
-        model = files.Model.open(folder, runtime=settings.runtime, **how)  # type: ignore[arg-type]  # mixed on purpose
+        opened = {"threads": settings.threads, "target": target, "delegate": delegate}
+        model = files.Model.open(folder, runtime=settings.runtime, **opened)  # type: ignore[arg-type]  # mixed on purpose
         return cls(_Fixed(model, settings), queue)
 
     predict: Callable[..., Answer]

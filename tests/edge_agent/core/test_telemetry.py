@@ -60,11 +60,25 @@ def test_a_full_window_becomes_a_drift_row_with_its_place_and_time() -> None:
     assert "verdict" not in notes[0].body, "without a profile nothing is judged"
 
 
-def test_an_old_window_closes_if_it_saw_anything() -> None:
-    _, notes = feed(START, (0, sample(0)), (61, sample(0)), (70, sample(5)))
+def test_an_old_window_closes_once_it_has_64_samples() -> None:
+    _, notes = feed(START, (0, sample(0)), (61, sample(0)), (70, sample(63)), (99, sample(64)))
     (summary,) = summaries(notes)
-    assert summary.counters.n_infer == 5
+    assert (summary.counters.n_infer, summary.duration_ms, summary.flags) == (64, 99_000, Flag.NONE)
+
+
+def test_after_a_day_of_waiting_a_window_tells_how_much_was_inferred_and_nothing_of_what_was_seen() -> None:
+    _, notes = feed(START, (0, sample(0)), (1439, sample(5)), (1440, sample(5)))
+    (summary,) = summaries(notes)
     assert summary.flags & Flag.PARTIAL
+    assert summary.counters == Counters.zero(10).emptied(n_infer=5)
+
+
+def test_a_small_setting_does_not_make_small_windows() -> None:
+    windows, notes = START, []
+    for second, n in enumerate((0, 20, 63, 64, 70)):
+        windows, effects = observe(windows, sample(n), Settings(window_inferences=10), at(second))
+        notes += effects
+    assert [s.counters.n_infer for s in summaries(notes)] == [64]
 
 
 def test_a_new_epoch_closes_the_window_of_the_old_one() -> None:
