@@ -6,7 +6,7 @@
 # make test-long   minutes on real processes: an agent that updates itself, whole
 # make test-old-runtimes  our files on tflite-runtime 2.7 to 2.13
 # make test-arm64  the agent's tests on emulated ARM64, Python 3.11 and 3.13 (minutes)
-# make crash-long  thousands of kills of the agent, and of states that a power cut may leave
+# make crash-long  thousands of kills of agent and server, and of states that a power cut may leave (hours)
 # make soak MINUTES=30  real agents, broker and server while cables, processes and clocks fail
 # make power-cuts  power cuts of a virtual machine with the agent in it (the end of crash-long)
 # make api-fuzz    the server's API under documents that fit or break its schema
@@ -16,6 +16,7 @@
 # make delta       patches of real model files beside bsdiff's
 # make tuf-conformance SUITE=path  the public TUF conformance suite against the device's verifier (needs faketime)
 # make trainings   distillation, pruning and trained quantization against what others reach (hours)
+# make drift-numbers  false alarms, power, delay and cost of the drift statistics (an hour)
 # make check       format, lint, types, import rule
 # make venv        both Python environments and what Debian has to give
 # make models      model files of other people, for the tests
@@ -32,7 +33,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 # Options of pip for torch alone, such as an index that holds its CPU wheels: a plain torch may bring CUDA.
 TORCH_OPTIONS ?=
 TORCH := torch==2.13.0
-EXTRAS := workstation,search,tensorflow,agent,agent-litert,agent-onnx,fleet,postgres,s3,examples,dev
+EXTRAS := workstation,search,tensorflow,agent,agent-litert,agent-onnx,fleet,postgres,s3,parquet,examples,dev
 
 # The stamp carries a digest of what it was built from, so a check-out of another version builds again.
 FACTS := $(shell cat pyproject.toml constraints.txt constraints-tflite.txt | sha256sum | cut -c1-16)
@@ -40,7 +41,7 @@ STAMP := .venv/.strop-$(FACTS)
 STAMP_TFLITE := .venv-tflite/.strop-$(FACTS)
 PY := .venv/bin/python
 
-.PHONY: help demo test test-fast test-long test-old-runtimes test-ray test-arm64 crash-long power-cuts soak api-fuzz fuzz delta tuf-conformance peers trainings \
+.PHONY: help demo test test-fast test-long test-old-runtimes test-ray test-arm64 crash-long power-cuts soak api-fuzz fuzz delta tuf-conformance peers trainings drift-numbers \
   story check format venv models machines system docs freeze clean
 
 help:
@@ -129,6 +130,9 @@ peers: venv
 	for net in mobilenet-v2 mobilenet-v3 efficientnet-lite0; do \
 	  $(PY) -m benchmarks.peers.run --net $$net && $(PY) -m benchmarks.peers.run --net $$net --speed || exit 1; done
 	$(PY) -m benchmarks.peers.show
+
+drift-numbers: venv
+	for n in power false_alarms failing_loudly delay real_pairs accuracy cost; do $(PY) -m benchmarks.drift.$$n || exit 1; done
 
 trainings: venv
 	for row in distillation pruning combined qat; do $(PY) -W ignore -m benchmarks.training.$$row || exit 1; done

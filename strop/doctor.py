@@ -37,6 +37,7 @@ _STANDS_FOR: Final = {
     "fleet": "fastapi",
     "postgres": "psycopg",
     "s3": "boto3",
+    "parquet": "pyarrow",
     "examples": "mlxtend",
     "dev": "pytest",
 }

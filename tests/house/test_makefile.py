@@ -80,6 +80,7 @@ def test_what_ci_calls_is_make_test_and_says_that_it_is_ci():
         "fleet",
         "postgres",
         "s3",
+        "parquet",
         "examples",
         "dev",
     ],
