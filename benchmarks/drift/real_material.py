@@ -13,7 +13,7 @@ from benchmarks.drift.coded import Seen
 from benchmarks.drift.material import Made, Material, ask, kept
 from edge_contract.profile import ReferenceProfile
 
-__all__ = ["halves", "mnist", "watch"]
+__all__ = ["digit_images", "halves", "mnist", "watch"]
 
 Array = NDArray[Any]
 
@@ -24,16 +24,31 @@ def mnist() -> Material:
     return kept("mnist", _mnist)
 
 
-def _mnist(folder: Path) -> Made:
-    from benchmarks.training import drift_models
-    from edge_contract.preprocess import Preprocess
-    from examples.digits.data import load, load_other
+def digit_images() -> dict[str, Array]:
+    """Return the images of ``mnist``'s pools, uint8 [n, 28, 28], in their order."""
+    from examples.digits.data import load_other
 
-    whole, other, random = load(), load_other(), np.random.default_rng(3)
+    raw, _, (_, _, null) = _images()
+    return {"null": raw[null], "scikit-learn digits": np.asarray(load_other().x)}
+
+
+def _images() -> tuple[Array, Array, list[Array]]:
+    """Return MNIST's images and classes, and which rows train, are the reference, and are ``null``."""
+    from examples.digits.data import load
+
+    whole = load()
     parts = (whole.train, whole.calibration, whole.validation, whole.test)
     raw = np.concatenate([np.asarray(part.x) for part in parts])
     labels = np.concatenate([np.asarray(part.y) for part in parts])
-    training, reference, null = np.split(random.permutation(len(raw)), [2500, 3750])
+    return raw, labels, np.split(np.random.default_rng(3).permutation(len(raw)), [2500, 3750])
+
+
+def _mnist(folder: Path) -> Made:
+    from benchmarks.training import drift_models
+    from edge_contract.preprocess import Preprocess
+    from examples.digits.data import load_other
+
+    other, (raw, labels, (training, reference, null)) = load_other(), _images()
     scaled, names = Preprocess(scale=1 / 255), tuple("0123456789")
     net = drift_models.trained(
         drift_models.cnn, scaled, raw[training], labels[training], drift_models.Training(epochs=12, seed=3)

@@ -18,6 +18,7 @@ from edge_contract.errors import StropError
 from edge_contract.manifest import Artefact, BundleFile, Manifest, TensorSpec
 from edge_contract.messages import DesiredState
 from edge_contract.preprocess import Preprocess
+from edge_contract.profile import ReferenceProfile
 from export.keys import signing
 from fleet.adapters import credentials, tables
 from fleet.adapters.broker import free_port
@@ -32,29 +33,42 @@ _START_S: Final = 60.0
 _LABELS: Final = tuple("0123456789")
 
 
-def stand_in(folder: Path, version: str, size: int = 20_000) -> str:
-    """Write a bundle whose model file is bytes of the version, and return its id: nobody here runs it."""
+def stand_in(
+    folder: Path, version: str, size: int = 20_000, *, model: str = "digits", profile: ReferenceProfile | None = None
+) -> str:
+    """Write a bundle whose model file is bytes of the version, and return its id: nobody here runs it.
+
+    Args:
+        folder: To be made.
+        version: Of the bundle.
+        size: Of the model file, in bytes.
+        model: Its name.
+        profile: A reference profile to put in; without one drift cannot be judged.
+    """
+    labels = _LABELS if profile is None else profile.labels
     contents = {
         "golden.json": b"{}",
-        "labels.txt": "".join(f"{name}\n" for name in _LABELS).encode(),
+        "labels.txt": "".join(f"{name}\n" for name in labels).encode(),
         "model.tflite": (version.encode() * size)[:size],
     }
+    if profile is not None:
+        contents["profile.json"] = profile.to_bytes()
     folder.mkdir(parents=True)
     for name, data in contents.items():
         (folder / name).write_bytes(data)
     spec = TensorSpec("input", "input", (1, 14, 14, 1), "int8", "NHWC", 0.5, 0)
-    logits = TensorSpec("logits", "logits", (1, len(_LABELS)), "int8", "NC", 0.5, 0)
+    logits = TensorSpec("logits", "logits", (1, len(labels)), "int8", "NC", 0.5, 0)
     manifest = Manifest(
-        model="digits",
+        model=model,
         version=version,
         task="classification",
         preprocess=Preprocess.from_json({"resize": [14, 14], "scale": 0.25}),
         postprocess="softmax",
-        labels=_LABELS,
+        labels=labels,
         artefacts=(Artefact("model.tflite", "tflite", ("litert",), "rpi4", "int8", "", spec, (logits,)),),
         golden="golden.json",
-        profiles={},
-        lineage={"parent": ""},
+        profiles={} if profile is None else {"model.tflite": "profile.json"},
+        lineage={"parent": "", **({"accuracy": {"top1": profile.accuracy, "n": profile.size}} if profile else {})},
         files=tuple(BundleFile(n, len(d), canonical.digest(d)) for n, d in sorted(contents.items())),
     )
     (folder / "manifest.json").write_bytes(manifest.to_bytes())
@@ -136,11 +150,11 @@ class Stage:
         """Kill the broker at once; the server starts it again."""
         os.kill(self.broker_pid(), signal.SIGKILL)
 
-    def register(self, version: str) -> str:
-        """Sign and register a stand-in bundle, and return its id."""
-        folder = self.folder / f"bundle-{version}"
-        bundle = stand_in(folder, version)
-        targets = self.folder / f"targets-{version}.json"
+    def register(self, version: str, *, model: str = "digits", profile: ReferenceProfile | None = None) -> str:
+        """Sign and register a stand-in bundle, and return its id; arguments as of ``stand_in``."""
+        folder = self.folder / f"bundle-{model}-{version}"
+        bundle = stand_in(folder, version, model=model, profile=profile)
+        targets = self.folder / f"targets-{model}-{version}.json"
         targets.write_bytes(signing.sign_bundle(self.keys, folder))
         self.client.add_model(folder, targets)
         return bundle

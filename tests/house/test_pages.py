@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pages say what the code does: commands exist, generated parts are today's, links lead somewhere."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from edge_contract import diagrams, topics
+from strop import cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -35,12 +34,9 @@ GROUP = re.compile(r" COMMAND \[ARGS\]| \[COMMAND\] \[ARGS\]")  # the second one
 
 @cache
 def told(*names):
-    """Return what ``strop NAMES --help`` prints; asked once, for a process takes half a second."""
-    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "strop", *names, "--help"],
-        capture_output=True, text=True, check=False, env=environment,
-    ).stdout  # fmt: skip
+    """Return what ``strop NAMES --help`` prints; asked in this process, for one of its own takes half a second."""
+    environment = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+    return CliRunner().invoke(cli.app, [*names, "--help"], prog_name="strop", env=environment).stdout
 
 
 def help_of(words):
