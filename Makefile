@@ -57,7 +57,7 @@ SHARED := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(WORKERS) --dist loa
 
 # The story mostly waits for its own clocks, so it runs beside the other tests; its output is shown at the end.
 test: check models machines
-	$(PY) -m pytest -m story >.story.log 2>&1 & told=$$!; \
+	$(PY) -m pytest -m story tests/story >.story.log 2>&1 & told=$$!; \
 	$(SHARED) -m "not story and not ($(HEAVY))"; others=$$?; \
 	wait $$told; story=$$?; cat .story.log; exit $$((others | story))
 
@@ -138,7 +138,7 @@ trainings: venv
 	for row in distillation pruning combined qat; do $(PY) -W ignore -m benchmarks.training.$$row || exit 1; done
 
 story: venv
-	$(PY) -m pytest -m story
+	$(PY) -m pytest -m story tests/story
 
 check: venv
 	.venv/bin/ruff format --check .

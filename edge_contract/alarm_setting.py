@@ -28,7 +28,7 @@ def limits_of(false_alarms: float, duration_ms: int) -> AlarmLimits:
 
     Example:
         >>> limits_of(0.0, 3_600_000) == DEFAULT, limits_of(1.0, 3_600_000).cusum
-        (True, 9.2)
+        (True, 9.1)
     """
     if false_alarms <= 0:
         return DEFAULT

@@ -3,7 +3,8 @@
 
 Windows of a stream are corrected for being alike (``edge_contract.autocorrelation``); a reference that was recorded as
 a stream, and validated in that order, must be as well. Else the particular people, scenes and days of the reference
-are taken for the law, and the other half of the very same recordings alarms.
+are taken for the law, and the other half of the very same recordings alarms. The counters see what is alike over a few
+samples; what is alike over a long series, such as one writer's, the workstation saw and wrote into the profile.
 """
 
 from dataclasses import replace
@@ -34,7 +35,7 @@ def effective_reference(profile: ReferenceProfile) -> ReferenceProfile:
     """
     kept = vars(profile).get(_KEPT)
     if kept is None:
-        design = reference_design(profile.counters)
+        design = max(reference_design(profile.counters), profile.design)
         kept = profile if design <= 1 else replace(profile, counters=_divided(profile.counters, design))
         vars(profile)[_KEPT] = kept
     return cast(ReferenceProfile, kept)

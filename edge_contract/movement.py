@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from edge_contract.channels import energy_shift, moment_shift
-from edge_contract.counts import Counters
+from edge_contract.counts import EMBEDDING_UNIT, Counters
 from edge_contract.profile import ATC_LEVEL, INPUTS, ReferenceProfile
 from edge_contract.severity import mix_explains
 
@@ -17,6 +17,11 @@ _WORDS: Final = {
     "contrast": ("flatter", "of stronger contrast"),
     "sharpness": ("blurrier", "sharper or noisier"),
 }
+
+_WIDER: Final = 1.5
+_STILL: Final = 0.05
+_NEAR: Final = 0.2
+"""Deviations; below it a mean has not moved to speak of."""
 
 
 def describe(channel: str, profile: ReferenceProfile, counters: Counters) -> str:
@@ -40,14 +45,40 @@ def describe(channel: str, profile: ReferenceProfile, counters: Counters) -> str
         return f"unsure answers {_unsure(profile.counters):.0%} → {_unsure(counters):.0%}"
     if channel == "energy":
         shift = energy_shift(profile, counters)
+        if abs(shift) < _STILL:
+            return "energy of the answers distributed otherwise around the same mean"
         return f"energy of the answers {abs(shift):.1f} deviations {'lower' if shift < 0 else 'higher'}"
     if channel == "embedding":
-        shifts = moment_shift(profile, counters)
-        distance = math.sqrt(sum(value * value for value in shifts[: len(shifts) // 2]))
-        return f"features moved by {distance:.1f} deviations"
+        return _features(profile, counters)
     if channel == "input":
         return "; ".join(_inputs(profile, counters)) or "inputs look different"
     return f"{channel} moved"
+
+
+def _features(profile: ReferenceProfile, counters: Counters) -> str:
+    """Say how far the mean features moved, and how much wider they lie: the test asks for both."""
+    shifts, wide = moment_shift(profile, counters), _width(profile, counters)
+    distance = math.sqrt(sum(value * value for value in shifts[: len(shifts) // 2]))
+    told = f"features moved by {distance:.1f} deviations"
+    if wide < _WIDER:
+        return told
+    spread = f"spread up to {wide:.1f} times as wide"
+    return f"{told} and {spread}" if distance >= _NEAR else f"features {spread}"
+
+
+def _width(profile: ReferenceProfile, counters: Counters) -> float:
+    """Return the largest ratio of a component's deviation to that on the reference."""
+    ratios = [0.0]
+    for i in range(profile.projection.components):
+        here, there = (_variance(c, i) for c in (counters, profile.counters))
+        ratios.append(math.sqrt(here / there) if there > 0 else 0.0)
+    return max(ratios)
+
+
+def _variance(counters: Counters, i: int) -> float:
+    n = counters.n_sampled
+    mean = counters.embedding_sum[i] / n / EMBEDDING_UNIT
+    return max(0.0, counters.embedding_squares[i] / n / EMBEDDING_UNIT - mean * mean)
 
 
 def _classes(profile: ReferenceProfile, counters: Counters) -> str:

@@ -6,6 +6,7 @@ would otherwise show as drift, and it travels, signed, in the bundle. Canonical 
 are base-85 text: float32 little-endian, int8, or packed counts.
 """
 
+import math
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -72,6 +73,8 @@ class ReferenceProfile:
         scores: ``logits``, or ``shares`` where the artefact ends in a softmax: then the energy is ln(largest / second).
         look: What inputs are.
         parts: What the task counts.
+        design: How many successive reference samples say as much as one independent sample, as the workstation saw it
+            in features over long series; at least 1. The counters tell of short ones (``edge_contract.effective``).
     """
 
     labels: tuple[str, ...]
@@ -90,6 +93,7 @@ class ReferenceProfile:
     scores: str = "logits"
     look: InputLook = IMAGES
     parts: TaskParts = NO_PARTS
+    design: float = 1.0
     unrecognized: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -199,6 +203,8 @@ class ReferenceProfile:
             found["scores"] = self.scores
         if self.look != IMAGES:
             found["inputs"] = self.look.to_json()
+        if self.design != 1.0:
+            found["design"] = self.design
         return found
 
     @classmethod
@@ -243,6 +249,7 @@ class ReferenceProfile:
             scores=f.text("scores", "logits", among=SCORES),
             look=read_look(document),
             parts=read_parts(document),
+            design=f.number("design", 1.0),
             unrecognized={key: value for key, value in f.rest().items() if key not in ("inputs", "parts")},
         )
         profile._check()
@@ -262,5 +269,5 @@ class ReferenceProfile:
         for edges, size in zip(self.parts.edges, sizes, strict=True):
             if edges and len(edges) != size - 1:
                 raise ProfileError(f"{len(edges)} edges for {size} bins", where="profile.parts.edges")
-        if not self.energy_deviation > 0 or not 0 <= self.calibration_error <= 1:
+        if not self.energy_deviation > 0 or not 0 <= self.calibration_error <= 1 or not 1 <= self.design < math.inf:
             raise ProfileError("a deviation or error out of range", where="profile")

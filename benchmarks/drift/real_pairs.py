@@ -99,7 +99,7 @@ def measure(quick: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
     if not quick:
         few = splits // 4
         quiet["scikit-learn digits, halves by writer"] = _halves(
-            mnist(), "scikit-learn digits", splits, random, block=WRITER
+            mnist(), "scikit-learn digits", 2 * splits, random, block=WRITER
         )
         quiet["MNIST, random halves"] = _halves(mnist(), "null", few, random)
         quiet["Fashion-MNIST, random halves"] = _halves(fashion(), "calibration", few, random)

@@ -31,6 +31,7 @@ from export.bundle.projection import (
     slots_of,
     with_projection,
 )
+from export.bundle.recordings import series_design
 
 __all__ = ["MIN_REFERENCE", "Answering", "build_profile", "input_edges", "quantile_edges"]
 
@@ -100,7 +101,8 @@ def build_profile(
     facts = {"artefact": artefact, "runtime": runtime, "scores": scores}
     blank = replace(blank, look=look, counters=counters, **facts)  # type: ignore[arg-type]  # texts only
     profile = _fit(blank, asked)
-    return replace(profile, calibration_error=_calibration_error(blank, asked))
+    told = {"calibration_error": _calibration_error(blank, asked), "design": series_design(profile, asked)}
+    return replace(profile, **told)  # type: ignore[arg-type]  # numbers only
 
 
 def _are_shares(postprocess: Postprocess, asked: Asked) -> bool:

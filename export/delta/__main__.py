@@ -23,7 +23,6 @@ def main(words: list[str]) -> int:
         from export.delta.maker import make
 
         base, target = (Path(word).read_bytes() if word != "-" else b"" for word in words[:2])
-        os.nice(10)
         patch = make(base, target)
     except StropError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -41,4 +40,5 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    os.nice(10)  # here and not in main: whoever calls that in a process of his own keeps his priority
     raise SystemExit(main(sys.argv[1:]))

@@ -29,6 +29,7 @@ from edge_contract.severity import Severity, estimate
 from edge_contract.statistics import Evidence, benjamini_hochberg, holm
 from edge_contract.verdict import MIN_EFFECTIVE, WARN_P
 from fleet.core.drift import DeviceDrift
+from fleet.core.feature_spread import times_wider
 
 __all__ = [
     "Cohort",
@@ -289,7 +290,11 @@ def against_rest(
     if min(own.n_sampled, rest.n_sampled) / design < MIN_EFFECTIVE:
         return None
     against = replace(profile, counters=rest)
-    found = {c: e for c, e in evidence(against, own, design).items() if e is not None and c not in one.excused}
+    seen = dict(evidence(against, own, design))
+    if (wider := times_wider(profile, rest)) > 1.0:
+        calm = evidence(against, own, design * wider)
+        seen |= {name: calm[name] for name in ("embedding", "area") if name in calm}
+    found = {c: e for c, e in seen.items() if e is not None and c not in one.excused}
     if not found:
         return None
     told = evidence(effective_reference(profile), own, design) if not has_rest else found

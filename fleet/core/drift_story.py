@@ -60,7 +60,14 @@ class HourPoint:
 
 @dataclass(frozen=True)
 class OddDevice:
-    """A device that differs from its cohort."""
+    """A device that differs from its cohort.
+
+    Attributes:
+        device: Its id.
+        words: How it differs from the others, over the last six to twelve hours.
+        level, since_ms, estimated, valid: Of its own newest window.
+        moved: What moved in its own newest window against the reference; empty where that is as ever.
+    """
 
     device: str
     words: str
@@ -68,9 +75,10 @@ class OddDevice:
     since_ms: int
     estimated: float | None
     valid: bool
+    moved: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**{one.name: getattr(self, one.name) for one in fields(self)}, "moved": list(self.moved)}
 
 
 @dataclass(frozen=True)
@@ -201,12 +209,12 @@ def story(group: Group, model: str, version: str, points: Iterable[HourPoint] = 
 
 
 def _newest(merged: Cohort, hours: list[HourPoint]) -> Cohort:
-    """Return the newest hour's verdict where it has moved and the hours before still hide that.
+    """Return the newest hour's verdict where it has moved: the hours before would hide that, or make it look smaller.
 
     Only where no device is odd: an hour's sum has them all in it.
     """
     last = next((one.cohort for one in reversed(hours) if one.effects), None)
-    if merged.has_moved or merged.outliers or last is None or not last.has_moved:
+    if merged.outliers or last is None or not last.has_moved:
         return merged
     return replace(last, devices=merged.devices)
 
@@ -232,7 +240,8 @@ def _kind(level: Level, has_odd: bool) -> str:  # noqa: FBT001 - two facts make 
 
 
 def _odd(member: Member, words: str) -> OddDevice:
-    return OddDevice(member.device, words, member.level, member.since_ms, member.estimated, member.valid)
+    own = (member.level, member.since_ms, member.estimated, member.valid)
+    return OddDevice(member.device, words, *own, member.moved)
 
 
 def worst_first(odd: Iterable[OddDevice]) -> list[OddDevice]:
@@ -256,12 +265,12 @@ def _since(members: Iterable[Member], odd: list[OddDevice], points: list[HourPoi
 
 
 def _mix(profile: ReferenceProfile, prior: PriorShift | None) -> str:
-    """Say whether other classes came, or the images changed."""
+    """Say whether other classes came, or the inputs changed."""
     if prior is None:
         return ""
     kind = prior.kind.value
     if kind == "covariate shift":
-        return "the images changed: another mix of classes does not explain it"
+        return "the inputs changed: another mix of classes does not explain it"
     if kind != "label shift":
         return "whether other classes came cannot be said: the model confuses too much"
     there = [count / profile.size for count in profile.counters.classes]

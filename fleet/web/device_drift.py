@@ -4,6 +4,7 @@
 from typing import Any, Final
 
 from edge_contract.counts import latency_quantile_us
+from edge_contract.findings import Level
 from fleet.adapters import telemetry
 from fleet.adapters.database import Connection
 from fleet.adapters.drift_book import DriftBook
@@ -14,6 +15,11 @@ from fleet.web.drift_charts import Strip, strips
 __all__ = ["device_drift"]
 
 _SHOWN: Final = 48
+_MIX: Final = {
+    "label shift": "Other classes came, each looking as ever.",
+    "covariate shift": "The inputs changed: another mix of classes does not explain it.",
+    "unknown": "Whether other classes came cannot be said: the model confuses too much.",
+}
 
 
 def _strip(window: Window) -> Strip:
@@ -36,6 +42,13 @@ def _label(windows: tuple[Window, ...]) -> str:
     return f"{told}. Distance of each channel, latency and temperature, oldest window left."
 
 
+def _mix(windows: tuple[Window, ...]) -> str:
+    """Say of the newest judged window whether other classes came, or the inputs changed."""
+    judged = (one.verdict for one in reversed(windows) if one.verdict.level is not Level.INSUFFICIENT)
+    prior = getattr(next(judged, None), "prior", None)
+    return _MIX.get(prior.kind.value, "") if prior is not None else ""
+
+
 def _inputs(db: Connection, device: str) -> str:
     newest = telemetry.windows(db, device, 1)
     told = newest[-1].verdict.get("inputs") if newest else None
@@ -43,11 +56,12 @@ def _inputs(db: Connection, device: str) -> str:
 
 
 def device_drift(db: Connection, book: DriftBook, device: str) -> dict[str, Any]:
-    """Return what the page shows beside the level: ``strips``, ``inputs`` in words, and its ``cohorts``."""
+    """Return what the page shows beside the level: ``strips``, ``inputs`` and ``mix`` in words, and its ``cohorts``."""
     windows = views.drift_windows(db, device, _SHOWN)
     mine = [(one, next((odd.words for odd in one.odd if odd.device == device), "")) for one in book.places_of(device)]
     return {
         "strips": strips([_strip(one) for one in windows], _label(windows)) if windows else "",
         "inputs": _inputs(db, device),
+        "mix": _mix(windows),
         "cohorts": [(one, odd) for one, odd in mine if one.devices > 1 and (one.value or one.by == "bundle")],
     }

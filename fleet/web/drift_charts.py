@@ -24,6 +24,7 @@ _ROW: Final = 34.0
 _GAP: Final = 12.0
 _TOP: Final = 6.0
 _AXIS: Final = 22.0
+_SLIGHT: Final = 0.2
 _FULL_EFFECT: Final = 1.0
 """Distance in deviations at which a bar is full, unless something moved further."""
 
@@ -50,16 +51,20 @@ class Strip:
     temperature_c: float | None = None
 
 
-def effect_words(effect: float) -> str:
-    """Return how far something moved, in deviations and in a word.
+def effect_words(effect: float, has_moved: bool = True) -> str:  # noqa: FBT001, FBT002 - from a template
+    """Return how far something moved, in deviations and in a word; no such word for what chance may have done.
 
     Example:
         >>> effect_words(0.0), effect_words(0.25), effect_words(2.6)
         ('0.0 σ', '0.5 σ, clear', '1.6 σ, very strong')
+        >>> effect_words(0.25, False), effect_words(0.01, False)
+        ('0.5 σ, not enough to count', '0.1 σ')
     """
     far = math.sqrt(max(effect, 0.0))
+    if not has_moved:
+        return f"{far:.1f} σ" + (", not enough to count" if far >= _SLIGHT else "")
     word = next(
-        (word for most, word in ((0.2, ""), (0.4, "slight"), (0.8, "clear"), (1.5, "strong")) if far < most), None
+        (word for most, word in ((_SLIGHT, ""), (0.4, "slight"), (0.8, "clear"), (1.5, "strong")) if far < most), None
     )
     word = "very strong" if word is None else word
     return f"{far:.1f} σ" + (f", {word}" if word else "")

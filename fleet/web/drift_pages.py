@@ -47,15 +47,14 @@ def address_of(view: CohortView) -> str:
     return "/drift/cohort?" + urllib.parse.urlencode({"bundle": view.bundle[:16], "by": view.by, "value": view.value})
 
 
-def _strips(hours: Sequence[HourPoint], view: CohortView) -> list[Strip]:
-    """Hours as strips: in an hour that was unlike the reference the channels count as moved that moved overall."""
-    moved = frozenset(one.name for one in view.channels if one.moved)
+def _strips(hours: Sequence[HourPoint]) -> list[Strip]:
+    """Hours as strips: marked are the channels that moved in the hour, by its own verdict."""
     return [
         Strip(
             one.start_s,
             "warn" if one.has_moved else "ok" if one.effects else "insufficient",
             one.effects,
-            moved if one.has_moved else frozenset(),
+            frozenset(found.name for found in one.cohort.channels if found.moved) if one.cohort else frozenset(),
             one.p50_us,
             one.p95_us,
             one.temperature_c,
@@ -67,6 +66,8 @@ def _strips(hours: Sequence[HourPoint], view: CohortView) -> list[Strip]:
 def _label(hours: Sequence[HourPoint], view: CohortView) -> str:
     moved = [one for one in hours if one.has_moved]
     told = f"{len(moved)} of {len(hours)} hours unlike the reference"
+    if moved and view.kind == "differ":
+        told += ", by the devices that differ"
     most = max(view.channels, key=lambda one: one.effect, default=None)
     far = f"; furthest: {most.name}, {effect_words(most.effect)}" if most is not None and moved else ""
     return f"{told}{far}. Distance of each channel, latency and temperature, oldest hour left."
@@ -106,7 +107,7 @@ def drift_pages(binder: Binder) -> None:
         found = book.detail(bundle[:64], by, value)
         if found is None:
             raise not_found(f"cohort {by} {value!r} of bundle {bundle[:8]}")
-        points = _strips(found.hours, found.view)
+        points = _strips(found.hours)
         chart = strips(points, _label(found.hours, found.view))
         return binder.page(
             request, "drift_cohort.html", page="drift", one=found.view, hours=found.hours, chart=chart,

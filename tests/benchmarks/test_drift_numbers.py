@@ -12,7 +12,7 @@ from benchmarks.drift.material import Material, Sizes
 from benchmarks.drift.real_material import halves
 from benchmarks.drift.real_pairs import judged_in_order
 from benchmarks.drift.shifts import FAILING_LOUDLY
-from benchmarks.drift.streams import autoregressive
+from benchmarks.drift.streams import autoregressive, held
 from edge_contract.alarm_rate import DEFAULT
 
 TINY = Sizes("tiny", 2000, 1000, 4000, 700, training=4000)
@@ -45,6 +45,15 @@ def test_a_stream_with_correlation_of_nine_tenths_waits_and_stays_quiet(tiny):
     assert found["decided"] == 25
     assert found["windows"] > 50  # each verdict waited for 64 effective samples
     assert found["false_alarms"]["share"] <= 0.12  # 3 of 25 at 1 %: once in 600
+    assert found["alarmed"] == 0
+
+
+def test_the_same_image_again_nine_times_in_ten_waits_and_stays_quiet(tiny):
+    coded, random, group = tiny.coded("null"), np.random.default_rng(12), tiny.pools["null"].group
+    found = false_alarms.judged_stream(tiny.profile, coded, lambda n: held(random, group, n, 0.9), decisions=40, n=600)
+    assert found["decided"] == 40
+    assert found["windows"] > 60
+    assert found["false_alarms"]["share"] <= 0.1  # 4 of 40 at 1 %: once in 1600
     assert found["alarmed"] == 0
 
 

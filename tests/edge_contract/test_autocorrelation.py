@@ -63,6 +63,32 @@ def test_a_slow_swing_under_noise_is_seen_by_the_blocks():
     assert found > 2 * short
 
 
+def shown_again(random, n, rho, noise):
+    """Return what is shown, the same again with probability ρ, and its energy under the noise of each picture [n]."""
+    shown = np.cumsum(np.append(True, random.random(n - 1) >= rho)) - 1
+    energy = random.normal(size=n)[shown] * np.sqrt(1 - noise) + random.normal(size=n) * np.sqrt(noise)
+    return shown, energy
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_the_same_thing_in_noisy_pictures_is_remembered_by_the_blocks(noise):
+    """The truth is 1 + 2 (1 - noise) ρ/(1 - ρ); the lag alone says (1 + r)/(1 - r) with r = (1 - noise) ρ."""
+    random, found = np.random.default_rng(6), []
+    for _ in range(60):
+        _, energy = shown_again(random, 2000, 0.9, noise)
+        found.append(design_effect(stream(energy, random.integers(0, 10, 2000))))
+    lag = 0.9 * (1 - noise)
+    alone, true = (1 + lag) / (1 - lag), 1 + 18 * (1 - noise)
+    assert alone * (1.15 if noise else 0.85) < np.median(found) < true * 1.2  # half of the way, by its logarithm
+
+
+def test_independent_samples_lose_nothing_to_the_memory_of_blocks():
+    random = np.random.default_rng(7)
+    found = [design_effect(stream(random.normal(size=200), random.integers(0, 10, 200))) for _ in range(300)]
+    assert np.median(found) < 1.12
+    assert np.mean(found) < 1.2
+
+
 def test_a_frozen_stream_is_worth_one_sample():
     assert 500 / design_effect(stream(np.full(500, 0.7), np.zeros(500, dtype=int))) < 2
 

@@ -55,6 +55,14 @@ def test_a_reference_sorted_by_class_keeps_its_size():
     assert reference_design(counted(np.zeros(500), np.zeros(500, int))) == 1.0
 
 
+def test_what_the_workstation_saw_over_long_series_counts_when_it_is_more():
+    alone, short = profile(), replace(profile(), design=1.0)
+    assert effective_reference(replace(alone, design=7.5)).size == pytest.approx(750 / 7.5)
+    assert effective_reference(short).size == effective_reference(replace(alone, design=1.0001)).size * 1.0001
+    tied = replace(_tied(alone), design=1.5)
+    assert effective_reference(tied).size == effective_reference(_tied(alone)).size  # the counters say more
+
+
 def _tied(reference):
     """Return the profile as if each of its samples had been seen five times in a row."""
     many = {name: 5 * getattr(reference.counters, name) for name in ("energy_sum", "energy_squares", "n_sampled")}

@@ -63,6 +63,7 @@ def test_the_checksum_is_that_of_the_bytes_even_when_a_newer_writer_added_inside
         (changed(hits=text(b"\xff" * 5 + b"\x7f" * 40)), "more right answers than answers"),
         (changed(confusion=text(bytes(13))), "0 of 750 samples"),
         (changed(energy_deviation=0.0), "out of range"),
+        (changed(design=0.5), "out of range"),
         (changed(counters=text(encode_counters(profile().counters)[:-3])), "cut short"),
         (b"[]", "expected an object"),
         (b"\xff", "not JSON"),
@@ -72,6 +73,14 @@ def test_the_checksum_is_that_of_the_bytes_even_when_a_newer_writer_added_inside
 def test_a_malformed_profile_is_refused(data, message):
     with pytest.raises(ProfileError, match=message):
         ReferenceProfile.from_bytes(data)
+
+
+def test_the_design_of_a_series_travels_and_an_independent_reference_has_the_bytes_of_ever():
+    assert b"design" not in replace(profile(), design=1.0).to_bytes()
+    recorded = replace(profile(), design=12.5)
+    again = ReferenceProfile.from_bytes(recorded.to_bytes())
+    assert (again.design, again.unrecognized) == (12.5, {})
+    assert again.to_bytes() == recorded.to_bytes()
 
 
 @given(st.data())

@@ -145,6 +145,12 @@ class Ground:
         self.broker.kill()
 
 
+@pytest.fixture(autouse=True)
+def own_priority(monkeypatch):
+    """A build lowers the priority of its process, which here is that of all tests after it."""
+    monkeypatch.setattr(os, "nice", lambda step: step)
+
+
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, Path]:
     """The installed software's interpreter, a release, a model and its inputs; do not change them."""
