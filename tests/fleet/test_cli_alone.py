@@ -10,7 +10,7 @@ from strop.cli import main
 from tests.fleet.test_pages import drifting
 from tests.support.fleet_server import SimulatedDevice, until
 
-pytestmark = [pytest.mark.broker, pytest.mark.long]
+pytestmark = [pytest.mark.broker, pytest.mark.long, pytest.mark.timeout(900)]
 
 PLAN = """
 model = "digits"

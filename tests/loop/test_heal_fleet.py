@@ -12,6 +12,7 @@ from examples.heal import data, fleet
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_strop_loop_run_heals_two_cameras_without_labels_and_without_a_person(tmp_path):
     if shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin") is None:
         pytest.skip("no mosquitto: apt-get install mosquitto")
