@@ -52,7 +52,7 @@ def test_device_sends_what_a_campaign_exports(tmp_path):
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_student_heals_to_within_two_points_of_one_that_was_trained_on_both_cameras(tmp_path):
-    """What the issue asks for, on 10 000 test photographs of each camera that no step saw."""
+    """What examples/heal promises, on 10 000 test photographs of each camera that no step saw."""
     found = story.heal(tmp_path, 1, Console(stderr=True))
     assert 5 <= found.watch.first_alarm <= 7
     assert found.second["healed"].mean() - found.second["before"].mean() > 0.3
