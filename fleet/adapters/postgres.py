@@ -182,7 +182,11 @@ class _Session:
             self._connection.close()
 
     def status(self, transaction: str) -> str:
-        row: Any = self._connection.execute("SELECT pg_xact_status(%s::xid8)", (transaction,)).fetchone()
+        try:
+            row: Any = self._connection.execute("SELECT pg_xact_status(%s::xid8)", (transaction,)).fetchone()
+        except pg_errors.InvalidParameterValue:  # a number not given out yet: nothing of it outlived the crash
+            self.undo()
+            return "aborted"
         return row[0] or ""
 
     def take(self, number: int, *, shared: bool, wait_s: float) -> None:

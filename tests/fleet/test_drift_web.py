@@ -22,11 +22,11 @@ from tests.support.fleet_server import until
 NAMES = ("cam-1", "cam-2", "cam-3")
 
 
-def told(device, bundle, matcher, profile, at, shift):
-    """Send one window of an hour that ended a while ago."""
+def told(device, bundle, matcher, profile, at, shift, seed):
+    """Send one window of an hour that ended a while ago; what was seen depends on the seed, never on the clock."""
     number = int(at // 3600)
     summary, _, _ = window(
-        matcher, profile, device.name, bundle, number, seed=number % 7 + 10 * int(device.name[-1]), shift=shift,
+        matcher, profile, device.name, bundle, number, seed=seed + 10 * int(device.name[-1]), shift=shift,
         start_ms=int(1000 * (at - 3600)), duration_ms=3_600_000,
     )  # fmt: skip
     text = base64.b64encode(summary.encode()).decode()
@@ -42,7 +42,7 @@ def town(server, bundles, matcher, profile, tmp_path_factory):
     for device in devices:
         for back in range(5, 0, -1):
             shift = 0.33 if device.name == "cam-2" and back <= 3 else 0.0
-            told(device, bundles["1.0.0"][1], matcher, profile, now - 3600 * back + 1800, shift)
+            told(device, bundles["1.0.0"][1], matcher, profile, now - 3600 * back + 1800, shift, back)
     until(lambda: seen(server).get("devices") == 3, "the cohort")
     yield server
     for device in devices:
