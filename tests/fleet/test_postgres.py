@@ -49,6 +49,15 @@ def test_writes_wait_for_a_database_that_was_killed_and_each_is_done_once(killab
     store.close()
 
 
+def test_a_transaction_that_the_database_never_heard_of_did_not_take_place(killable):
+    """Its number was given out, and the crash came before a word of it reached the disk."""
+    store = PostgresStore(killable.url())
+    assert store._session.status("999999999") == "aborted"
+    store.write(lambda db: tables.bump(db, "n"))
+    assert store.read(tables.counts) == {"n": 1}
+    store.close()
+
+
 def test_a_commit_whose_answer_was_lost_is_not_made_again(killable):
     store = PostgresStore(killable.url())
     session, lost = store._session, []
