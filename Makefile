@@ -126,10 +126,15 @@ delta: venv
 	$(PY) -m benchmarks.delta --bsdiff-python .venv-bsdiff/bin/python
 
 peers: venv
-	$(PY) -m benchmarks.peers.environments google nncf
+	$(PY) -m benchmarks.peers.environments google nncf agents
 	for net in mobilenet-v2 mobilenet-v3 efficientnet-lite0; do \
 	  $(PY) -m benchmarks.peers.run --net $$net && $(PY) -m benchmarks.peers.run --net $$net --speed || exit 1; done
 	$(PY) -m benchmarks.peers.show
+	$(MAKE) delta
+	$(PY) -m benchmarks.drift.failing_loudly
+	test -d demo-out/bundles/2.0.0 || $(MAKE) demo
+	$(PY) -m benchmarks.peers.agents demo-out/bundles/2.0.0
+	$(PY) -m benchmarks.peers
 
 drift-numbers: venv
 	for n in power false_alarms failing_loudly delay real_pairs accuracy cost; do $(PY) -m benchmarks.drift.$$n || exit 1; done

@@ -8,8 +8,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import footprint
+from benchmarks.live import broker, ended, until
 from benchmarks.machine import describe
 from edge_contract import topics
 from edge_contract.batches import TelemetryAck, decode_batch
@@ -30,7 +29,6 @@ from edge_contract.manifest import MANIFEST_NAME, Manifest
 __all__ = ["Plan", "helper", "measure"]
 
 _ROOT: Final = Path(__file__).resolve().parents[1]
-_PATIENCE_S: Final = 60.0
 _PACKAGES: Final = ("strop", "paho-mqtt", "numpy", "ai-edge-litert", "onnxruntime")
 
 
@@ -70,7 +68,7 @@ def measure(plan: Plan, command: str) -> dict[str, Any]:
         raise UsageError("what is to be measured?", fix="name a bundle's folder, or --data of a running agent")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="strop-footprint-", dir="/var/tmp")))
-        port = 0 if plan.is_offline else stack.enter_context(_broker(folder))
+        port = 0 if plan.is_offline else stack.enter_context(broker(folder))
         if port:
             stack.enter_context(_server(port))
         _prepare(folder / "data", plan, port)
@@ -123,52 +121,6 @@ def _disk_note(folder: Path) -> str:
     held = [one for one in mounts if path == one[0] or path.startswith(one[0].rstrip("/") + "/")]
     kind = max(held, key=lambda one: len(one[0]))[1] if held else ""
     return f"{folder} is on {kind}: nothing is written to a disk" if kind in ("tmpfs", "ramfs") else ""
-
-
-@contextlib.contextmanager
-def _ended(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """End a process of ours with the block."""
-    try:
-        yield
-    finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(10.0)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-@contextlib.contextmanager
-def _broker(folder: Path) -> Iterator[int]:
-    """Run mosquitto on a free loopback port, and give the port; 0 where it is not installed."""
-    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        yield 0
-        return
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = int(sock.getsockname()[1])
-    config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
-    quiet = subprocess.DEVNULL
-    with _ended(subprocess.Popen([program, "-c", str(config)], stdout=quiet, stderr=quiet)):
-        _until(lambda: _answers(port), "mosquitto")
-        yield port
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
-        return True
-    return False
-
-
-def _until(claim: Any, what: str) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not claim():
-        if time.monotonic() > deadline:
-            raise MeasurementError(f"{what} does not start")
-        time.sleep(0.005)
 
 
 @contextlib.contextmanager
@@ -225,8 +177,8 @@ def _agent(data: Path) -> Iterator[tuple[int, float]]:
     words = [sys.executable, *(["-S"] if _is_editable() else []), "-m", "edge_agent", "--data", str(data), "--quiet"]
     began = time.monotonic()
     child = subprocess.Popen(words, cwd=_ROOT, env=environment, stdout=quiet, stderr=quiet)
-    with _ended(child):
-        _until(lambda: child.poll() is not None or " ready " in _text(log), "the agent")
+    with ended(child):
+        until(lambda: child.poll() is not None or " ready " in _text(log), "the agent")
         ready_s = time.monotonic() - began
         if child.poll() is not None:
             raise MeasurementError(f"the agent ended with code {child.returncode}: {_text(log)[-300:]}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the peers' environments: ``python -m benchmarks.peers.environments [google] [nncf]``.
+"""Build the peers' environments: ``python -m benchmarks.peers.environments [google] [nncf] [agents]``.
 
 Each has exact pins in a file beside this one, because a quantizer's result depends on all of them. ``TORCH_OPTIONS``
 chooses where pip takes torch from, as for ``make venv``. ONNX Runtime's quantizer needs nothing beyond our own
@@ -23,6 +23,7 @@ ENVIRONMENTS: Final = {
     "main": "our own: ONNX Runtime's quantizer, and ours",
     "google": "litert-torch, ai-edge-quantizer and torchao",
     "nncf": "NNCF with its ONNX backend",
+    "agents": "device clients of other fleets",
 }
 
 

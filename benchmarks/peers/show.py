@@ -14,6 +14,8 @@ import typer
 
 from benchmarks.machine import Machine
 from benchmarks.peers import store
+from benchmarks.peers.agents import FOLDER as AGENTS
+from benchmarks.peers.agents import table as agents_table
 from benchmarks.peers.environments import ROOT
 from benchmarks.peers.run import RESULTS
 from benchmarks.peers.tables import accuracy_table, flatness_table, markdown, noise_table, pairs_table
@@ -43,6 +45,7 @@ def blocks(document: Mapping[str, Any]) -> dict[str, str]:
     found = {net: markdown(accuracy_table(net, entry)) for net, entry in nets.items()}
     found |= {f"pairs of {net}": markdown(pairs_table(net, entry)) for net, entry in nets.items()}
     found["noise"], found["flatness"] = markdown(noise_table(nets)), markdown(flatness_table(nets))
+    found["agents"] = markdown(agents_table(store.read_json(newest(AGENTS))))
     commands = "\n".join(document["commands"])
     found["machine"] = f"{Machine(**document['machine'])}\n\n```text\n{commands}\n```"
     return found

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models and data by name: functions, exported programs, Keras files; archives, tables, folders of images."""
 
+from compress.cutting import split_by_class
 from compress.sources.answers import answered, load_answered, load_validation, with_answers
 from compress.sources.data import Tensors, load_augment, load_data, tensors
 from compress.sources.mixing import calibrated, mixed
 from compress.sources.models import check_kept, check_teacher, labels_for, load_model, load_teacher, notes_of
 from compress.sources.names import resolve
-from compress.splits import DataSplits, SealedSplit, Split, WorkingData, split_by_class
+from compress.splits import DataSplits, SealedSplit, Split, WorkingData
 
 __all__ = [
     "DataSplits",

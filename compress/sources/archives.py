@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.splits import NAMES, UNLABELLED, DataSplits, Split, sizes_of, split_by_class, split_by_group
+from compress.cutting import sizes_of, split_by_class, split_by_group
+from compress.splits import NAMES, UNLABELLED, DataSplits, Split
 from edge_contract.errors import DataError
 
 __all__ = ["read_archive", "read_inputs", "read_labelled"]

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from compress.named_sources import NPZ
 from compress.recipe import Recipe
+from compress.separation import separate
 from compress.sources.archives import read_archive
 from compress.sources.names import call, resolve
 from compress.sources.unlabelled import read_unlabelled
-from compress.splits import DataSplits, SealedSplit, Split, WorkingData, separate
+from compress.splits import DataSplits, SealedSplit, Split, WorkingData
 from compress.trainer import Augment
 from edge_agent.runner import preprocess
 from edge_contract.errors import DataError

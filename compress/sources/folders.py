@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.cutting import sizes_of, split_by_class
 from compress.recipe_table import nearest
-from compress.splits import NAMES, UNLABELLED, DataSplits, Split, sizes_of, split_by_class
+from compress.splits import NAMES, UNLABELLED, DataSplits, Split
 from edge_agent.runner.images import arrange
 from edge_contract.errors import DataError, MissingDependencyError
 from edge_contract.preprocess import Preprocess, Preprocessing

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.cutting import sizes_of, split_by_class, split_by_group
 from compress.named_sources import DataSource
 from compress.recipe_table import nearest
-from compress.splits import UNLABELLED, DataSplits, sizes_of, split_by_class, split_by_group
+from compress.splits import UNLABELLED, DataSplits
 from edge_agent.runner.preprocess import cut
 from edge_contract.errors import DataError
 from edge_contract.preprocess import Preprocessing

@@ -24,7 +24,8 @@ from fleet.adapters.database import Connection
 from fleet.adapters.judging import WindowJudge
 from fleet.adapters.roster import Roster
 from fleet.adapters.store import Store
-from fleet.core.drift_board import BLOCK_S, GROUPINGS, KEPT_HOURS, Board, Group, Key, Seen
+from fleet.core.drift_board import BLOCK_S, KEPT_HOURS, Board
+from fleet.core.drift_groups import GROUPINGS, Group, Key, Seen
 from fleet.core.drift_story import CohortView, HourPoint, chosen, hour_point, story
 
 __all__ = ["CohortDetail", "DriftBook", "checked_grouping"]

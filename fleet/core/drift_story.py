@@ -13,7 +13,8 @@ from edge_contract.profile import ReferenceProfile
 from edge_contract.severity import Severity
 from edge_contract.summary import decode_counters
 from fleet.core.cohort import Cohort, CohortChannel, judge_rest, nothing_of
-from fleet.core.drift_board import HOUR_S, Group, HourSum, Member
+from fleet.core.drift_board import HOUR_S
+from fleet.core.drift_groups import Group, HourSum, Member
 
 __all__ = ["CohortView", "HourPoint", "OddDevice", "chosen", "hour_point", "story", "worst_first"]
 

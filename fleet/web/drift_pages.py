@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from fleet.adapters.search import SORTS
 from fleet.adapters.signals import open_signals
-from fleet.core.drift_board import GROUPINGS
+from fleet.core.drift_groups import GROUPINGS
 from fleet.core.drift_story import CohortView, HourPoint
 from fleet.web.binder import Binder
 from fleet.web.device_pages import shown_device

@@ -17,7 +17,7 @@ from edge_contract.summary import decode, short_hash
 from edge_contract.verdict import judge
 from fleet.core.cohort import Counted, odd_ones
 from fleet.core.drift_board import Board
-from fleet.core.drift_board import Seen as SeenWindow
+from fleet.core.drift_groups import Seen as SeenWindow
 from fleet.core.drift_story import hour_point, story
 from tests.support.fleet_bundle import Matcher, profile_of
 

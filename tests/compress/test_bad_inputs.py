@@ -8,9 +8,9 @@ import pytest
 
 from compress import compressed, pipeline, recipe, report_files, sources
 from compress.dry_run import dry_run
+from compress.separation import separate
 from compress.sources import DataSplits, Split
 from compress.sources.exported import load_exported
-from compress.splits import separate
 from edge_contract.errors import DataError, ModelError, RecipeError, StropError
 
 MORE = """

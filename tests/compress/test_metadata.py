@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from compress import recipe, sources
+from compress.cutting import split_by_class, split_by_group
+from compress.separation import separate
 from compress.sources.archives import read_archive
-from compress.splits import NAMES, DataSplits, SealedSplit, Split, separate, split_by_class, split_by_group
+from compress.splits import NAMES, DataSplits, SealedSplit, Split
 from edge_contract.errors import DataError
 from tests.compress.conftest import RECIPE
 

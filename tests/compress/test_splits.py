@@ -8,17 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.splits import (
-    NAMES,
-    DataSplits,
-    SealedSplit,
-    Split,
-    WorkingData,
-    separate,
-    sizes_of,
-    split_by_class,
-    split_by_group,
-)
+from compress.cutting import sizes_of, split_by_class, split_by_group
+from compress.separation import separate
+from compress.splits import NAMES, DataSplits, SealedSplit, Split, WorkingData
 from edge_contract.errors import DataError
 from examples.digits import data
 

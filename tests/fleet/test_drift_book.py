@@ -20,7 +20,8 @@ from fleet.adapters.drift_book import DriftBook, checked_grouping
 from fleet.adapters.judging import WindowJudge
 from fleet.adapters.roster import Roster
 from fleet.adapters.sqlite import SqliteStore
-from fleet.core.drift_board import SMALL, Board, Seen
+from fleet.core.drift_board import Board
+from fleet.core.drift_groups import SMALL, Seen
 from fleet.core.inventory import DeviceRecord
 from fleet.core.registry import ModelVersion
 from tests.support.fleet_bundle import window, write_bundle

@@ -70,6 +70,9 @@ def test_the_api_names_the_device_that_differs_and_since_when(town):
     assert hours[0]["p95_us"] > hours[0]["p50_us"] > 0
     some = seen(town, "?where=device:cam-1")
     assert (some["devices"], some["kind"]) == (1, "calm")
+    town.call("POST", "/devices/labels", {"where": "device:cam-1", "put": {"floor": "cellar"}})
+    floors = town.call("GET", "/drift/cohorts?by=floor")["cohorts"]
+    assert {cohort["value"]: cohort["devices"] for cohort in floors} == {"cellar": 1, "–": 2}
     assert town.send("GET", "/api/v1/drift/cohorts?by=a%20b").status_code == 400
     assert town.send("GET", "/api/v1/drift/cohorts/feed").status_code == 404
 
@@ -84,10 +87,9 @@ def test_the_pages_say_it_in_words_and_draw_it(town):
     chart = re.search(r'<svg class="chart strips".*?</svg>', shown, re.DOTALL).group(0)
     assert "oldest hour left" in ET.fromstring(chart).get("aria-label")
     assert town.send("GET", "/drift/cohort?bundle=feed").status_code == 404
-    assert (
-        "No judged window" in town.send("GET", "/drift?by=site").text
-        or "site" in town.send("GET", "/drift?by=site").text
-    )
+    by_site = town.send("GET", "/drift?by=site").text
+    assert '<a href="/drift?by=site" aria-current="true">' in by_site
+    assert "cam-2 differs from the cohort" in by_site, "no site is a site, too"
     device = town.send("GET", "/devices/cam-2").text
     assert "<b>Differs</b> from the 3 devices of its version" in device
     assert "Window by window" in device

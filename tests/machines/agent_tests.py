@@ -28,12 +28,13 @@ ALL = (
     *("tests/trust", "tests/edge_agent/core"),
 )
 FEW = (
-    "tests/edge_agent/core/test_commands.py",
+    "tests/edge_agent/adapters/test_download.py",
     "tests/edge_agent/core/test_probation.py",
-    "tests/edge_agent/runner/test_commands.py",
-    "tests/edge_agent/runner/test_sources.py",
-    "tests/edge_agent/test_lanes_config.py",
+    "tests/edge_agent/core/test_telemetry.py",
+    "tests/edge_agent/runner/test_boxes.py",
+    "tests/edge_agent/runner/test_guard.py",
 )
+"""Of each part something, and nothing that imports onnx, which takes half a minute there; runtimes: test_arm64.py."""
 LEFT_OUT: dict[str, str] = {
     "tests/edge_agent/runner/test_tasks.py": "scikit-image",
     "tests/edge_agent/runner/test_audio.py": "SciPy",
