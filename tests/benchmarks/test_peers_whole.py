@@ -83,5 +83,5 @@ def test_a_client_that_cannot_be_measured_says_why(tmp_path, monkeypatch):
     with pytest.raises(MeasurementError, match="instead of being ready"):
         agents.measure(client, 1, agents.Span(0, 0.1, 0.1))  # nobody listens on port 1
     monkeypatch.setattr(agents.environments, "ROOT", tmp_path)
-    with pytest.raises(MissingDependencyError, match="benchmarks.peers.environments agents"):
+    with pytest.raises(MissingDependencyError, match=r"benchmarks\.peers\.environments agents"):
         agents.measure(agents.CLIENTS["aws"], 1, agents.Span(0, 0.1, 0.1))
