@@ -6,6 +6,7 @@
 # make test-long   minutes on real processes: an agent that updates itself, whole
 # make test-old-runtimes  our files on tflite-runtime 2.7 to 2.13
 # make test-arm64  the agent's tests on emulated ARM64, Python 3.11 and 3.13 (minutes)
+# make test-boot   a card, flashed and booted on an emulated board, to the fleet and back (half an hour, as root)
 # make crash-long  thousands of kills of agent and server, and of states that a power cut may leave (hours)
 # make soak MINUTES=30  real agents, broker and server while cables, processes and clocks fail
 # make power-cuts  power cuts of a virtual machine with the agent in it (the end of crash-long)
@@ -16,6 +17,7 @@
 # make delta       patches of real model files beside bsdiff's
 # make tuf-conformance SUITE=path  the public TUF conformance suite against the device's verifier (needs faketime)
 # make trainings   distillation, pruning and trained quantization against what others reach (hours)
+# make bench       our own speed against the figures kept of this machine (minutes; KEEP=1 keeps new ones and the noise)
 # make drift-numbers  false alarms, power, delay and cost of the drift statistics (an hour)
 # make check       format, lint, types, import rule
 # make venv        both Python environments and what Debian has to give
@@ -33,7 +35,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 # Options of pip for torch alone, such as an index that holds its CPU wheels: a plain torch may bring CUDA.
 TORCH_OPTIONS ?=
 TORCH := torch==2.13.0
-EXTRAS := workstation,search,tensorflow,agent,agent-litert,agent-onnx,fleet,postgres,s3,parquet,examples,dev
+EXTRAS := workstation,search,tensorflow,agent,agent-litert,agent-onnx,fleet,flash,postgres,s3,parquet,examples,dev
 
 # The stamp carries a digest of what it was built from, so a check-out of another version builds again.
 FACTS := $(shell cat pyproject.toml constraints.txt constraints-tflite.txt | sha256sum | cut -c1-16)
@@ -41,7 +43,7 @@ STAMP := .venv/.strop-$(FACTS)
 STAMP_TFLITE := .venv-tflite/.strop-$(FACTS)
 PY := .venv/bin/python
 
-.PHONY: help demo test test-fast test-long test-old-runtimes test-ray test-arm64 crash-long power-cuts soak api-fuzz fuzz delta tuf-conformance peers trainings drift-numbers \
+.PHONY: help demo test test-fast test-long test-old-runtimes test-ray test-arm64 test-boot crash-long power-cuts soak api-fuzz fuzz bench delta tuf-conformance peers trainings drift-numbers \
   story check format venv models machines system docs freeze clean
 
 help:
@@ -62,7 +64,7 @@ test: check models machines
 	wait $$told; story=$$?; cat .story.log; exit $$((others | story))
 
 FAST := not story and not browser and not slow and not machines
-HEAVY := old_runtimes or fuzz or peers or ray or crash_long or long
+HEAVY := old_runtimes or fuzz or peers or ray or crash_long or long or boot
 test-fast: venv
 	$(SHARED) -m "$(FAST) and not ($(HEAVY))"
 
@@ -95,6 +97,10 @@ fuzz: venv
 
 test-arm64: venv machines
 	nice -n 5 $(PY) -m tests.machines.agent_tests
+
+test-boot: venv
+	$(PY) -m tests.machines.board || test -z "$$CI"
+	$(PY) -m pytest -q -s -m boot tests/fleet/flash/boot
 
 # Without root or QEMU they are skipped, and say what to install.
 power-cuts: venv
@@ -138,6 +144,9 @@ peers: venv
 
 drift-numbers: venv
 	for n in power false_alarms failing_loudly delay real_pairs accuracy cost; do $(PY) -m benchmarks.drift.$$n || exit 1; done
+
+bench: venv
+	OMP_NUM_THREADS=1 $(PY) -m benchmarks.own_speed $(if $(KEEP),--launches 10 --aa)
 
 trainings: venv
 	for row in distillation pruning combined qat; do $(PY) -W ignore -m benchmarks.training.$$row || exit 1; done
@@ -191,6 +200,14 @@ system:
 	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	command -v curl >/dev/null || missing="$$missing curl"; \
+	command -v mcopy >/dev/null || missing="$$missing mtools"; \
+	command -v fsck.vfat >/dev/null || missing="$$missing dosfstools"; \
+	command -v sfdisk >/dev/null || missing="$$missing fdisk"; \
+	command -v mke2fs >/dev/null || missing="$$missing e2fsprogs"; \
+	command -v bmaptool >/dev/null || missing="$$missing bmap-tools"; \
+	command -v zstd >/dev/null || missing="$$missing zstd"; \
+	command -v xz >/dev/null || missing="$$missing xz-utils"; \
+	command -v sshd >/dev/null || missing="$$missing openssh-server"; \
 	test -d /usr/share/datasets/fashion-mnist || missing="$$missing dataset-fashion-mnist"; \
 	command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu-core"; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3.11 python3.11-venv"; \
@@ -205,5 +222,5 @@ freeze:
 	@.venv/bin/pip freeze --exclude-editable | sed -e 's/+cpu$$//'
 
 clean:
-	rm -rf .venv .venv-tflite .venv-ray .venv-bsdiff .venv-old .venv-peers-* .arm64 .power .models .fuzz build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-tflite .venv-ray .venv-bsdiff .venv-old .venv-peers-* .arm64 .board .power .models .fuzz build dist demo-out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``strop bench``: measure in turns, quote ratios."""
+"""``strop bench``: the verbs; each of the newer ones has a file in ``benchmarks.commands``."""
 
 import json
 import shlex
@@ -8,45 +8,37 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.commands.aa_cmd import aa
+from benchmarks.commands.compare_cmd import compare
+from benchmarks.commands.crosscheck_cmd import crosscheck
+from benchmarks.commands.energy_cmd import energy
+from benchmarks.commands.predict_cmd import app as predict
+from benchmarks.commands.profile_cmd import profile
+from benchmarks.commands.report_cmd import report
+from benchmarks.commands.run_cmd import run
 from benchmarks.delta import main as delta
 from benchmarks.fleet.cli import swarm
-from benchmarks.interleave import interleave
-from benchmarks.operands import resolve
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Compare two commands or artefacts honestly.", no_args_is_help=True)
+app = typer.Typer(help="Measure models, compare them, and say what may be believed.", no_args_is_help=True)
 
 
 @app.callback()
 def _root() -> None:
-    """Compare two commands or artefacts honestly."""
+    """Measure models, compare them, and say what may be believed."""
 
 
 app.command("delta")(delta)
 app.command("swarm")(swarm)
-
-
-@app.command()
-def compare(
-    a: Annotated[str, typer.Argument(help="The one to compare with: a command, BUNDLE@RUNTIME, or a model file.")],
-    b: Annotated[str, typer.Argument(help="The other, in the same form.")],
-    pairs: Annotated[int, typer.Option(min=1, help="Turns of A and B.")] = 30,
-    warmup: Annotated[int, typer.Option(min=0, help="Untimed turns before the first pair.")] = 3,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of a runtime.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with all times.")] = False,
-) -> None:
-    """Time A and B in turns, A B A B; print medians, their ratio with its interval, machine and command."""
-    words = ["strop", "bench", "compare", a, b, f"--pairs={pairs}", f"--warmup={warmup}", f"--threads={threads}"]
-    found = interleave(
-        resolve(a, threads=threads),
-        resolve(b, threads=threads),
-        names=(a, b),
-        pairs=pairs,
-        warmup=warmup,
-        command=shlex.join(words),
-    )
-    typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())
+app.command("aa")(aa)
+app.command("compare")(compare)
+app.command("crosscheck")(crosscheck)
+app.command("energy")(energy)
+app.add_typer(predict, name="predict")
+app.command("profile")(profile)
+app.command("report")(report)
+app.command("run")(run)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from benchmarks.machine import Machine, describe
-from benchmarks.quantiles import MedianInterval, median, median_interval
+from benchmarks.quantiles import Interval, median, median_interval
 from edge_contract.errors import UsageError
 
 __all__ = ["Comparison", "Side", "interleave", "loops_for"]
@@ -47,7 +47,7 @@ class Comparison:
 
     a: Side
     b: Side
-    ratio: MedianInterval
+    ratio: Interval
     machine: Machine
     command: str
 
@@ -57,9 +57,9 @@ class Comparison:
         if self.ratio.coverage < 0.9:
             return "too few pairs to tell"
         if self.ratio.high < 1.0:
-            return f"B is faster: {1 / self.ratio.median:.2f}× (at least {1 / self.ratio.high:.2f}×)"
+            return f"B is faster: {1 / self.ratio.point:.2f}× (at least {1 / self.ratio.high:.2f}×)"
         if self.ratio.low > 1.0:
-            return f"B is slower: {self.ratio.median:.2f}× (at least {self.ratio.low:.2f}×)"
+            return f"B is slower: {self.ratio.point:.2f}× (at least {self.ratio.low:.2f}×)"
         return "no difference was seen"
 
     def to_json(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Comparison:
         return {
             "schema": "strop.compare/1",
             **sides,
-            "ratio": asdict(self.ratio),
+            "ratio": self.ratio.to_json("median"),
             "verdict": self.verdict,
             "machine": asdict(self.machine),
             "command": self.command,
@@ -81,7 +81,7 @@ class Comparison:
             [
                 f"A  {self.a.name}: median {_human(self.a.median_ns)} of {r.n} blocks × {self.a.loops}",
                 f"B  {self.b.name}: median {_human(self.b.median_ns)} of {r.n} blocks × {self.b.loops}",
-                f"B/A {r.median:.4f}  [{r.low:.4f}, {r.high:.4f}] at {100 * r.coverage:.1f} %, {r.n} pairs in turns",
+                f"B/A {r.point:.4f}  [{r.low:.4f}, {r.high:.4f}] at {100 * r.coverage:.1f} %, {r.n} pairs in turns",
                 f"{self.verdict}",
                 f"machine: {self.machine}",
                 f"command: {self.command}",

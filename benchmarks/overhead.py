@@ -181,11 +181,11 @@ def _added(bare: Sequence[float], way: Sequence[float], own: Sequence[float]) ->
     differences = [(b - a) / 1000 for a, b in zip(bare, way, strict=True)]
     found, ordered = median_interval(differences), sorted(own)
     return Added(
-        round(found.median, 2),
+        round(found.point, 2),
         round(found.low, 2),
         round(found.high, 2),
         round(sum(differences) / len(differences), 2),
-        round(found.median * 1000 / median(bare), 4),
+        round(found.point * 1000 / median(bare), 4),
         round(ordered[len(ordered) // 2] / 1000, 2),
         round(ordered[int(0.99 * (len(ordered) - 1))] / 1000, 2),
     )

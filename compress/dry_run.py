@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from compress import cost, sources
 from compress.factorize.step import described, factorize
@@ -15,7 +15,7 @@ from compress.recipe import Recipe
 from compress.steps import Factorize, Prune, Quantize
 from compress.steps.quantize import PLANNED
 
-__all__ = ["Estimate", "dry_run"]
+__all__ = ["DryModel", "Estimate", "dry_model", "dry_run"]
 
 CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d
 ROWS = 64
@@ -52,6 +52,20 @@ def dry_run(recipe: Recipe, teacher_weights: Path | None = None) -> tuple[Estima
     Raises:
         StropError: Whatever ``compress.pipeline.run`` would refuse before its first epoch, or for a pruning target.
     """
+    return dry_model(recipe, teacher_weights).estimates
+
+
+@dataclass(frozen=True)
+class DryModel:
+    """What a dry run leaves: estimates, a float network of the result's widths, and some training inputs [N,C,H,W]."""
+
+    estimates: tuple[Estimate, ...]
+    model: nn.Module
+    inputs: Tensor
+
+
+def dry_model(recipe: Recipe, teacher_weights: Path | None = None) -> DryModel:
+    """Return the estimates of ``dry_run`` with the network that they speak of; arguments and errors are the same."""
     data, _sealed = sources.load_data(recipe)
     sources.load_augment(recipe)
     model = sources.load_model(recipe)
@@ -73,7 +87,7 @@ def dry_run(recipe: Recipe, teacher_weights: Path | None = None) -> tuple[Estima
             now = replace(now, note=described(factorize(step, model, train)))
         now = _estimate(now, model, train)
         found.append(replace(now, size_kb=_quantized_kb(step, model)) if isinstance(step, Quantize) else now)
-    return tuple(found)
+    return DryModel(tuple(found), model, train.x)
 
 
 def _estimate(step: Estimate, model: nn.Module, train: sources.Tensors) -> Estimate:

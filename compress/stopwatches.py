@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compress.quantize.plan import QuantizationPlan
 
-__all__ = ["Stopwatch", "load"]
+__all__ = ["Noted", "Stopwatch", "load"]
 
 
 class Stopwatch(Protocol):
@@ -18,6 +18,28 @@ class Stopwatch(Protocol):
     """
 
     def __call__(self, model: nn.Module, example: Tensor, plan: QuantizationPlan | None = None) -> float: ...
+
+
+class Noted:
+    """A stopwatch that keeps what it measured last: a search wants the latency also where no budget judges it.
+
+    Attributes:
+        ms: The last measurement, None before the first.
+
+    Example:
+        >>> import torch
+        >>> noted = Noted(lambda model, example, plan=None: 1.5)
+        >>> noted(nn.Identity(), torch.zeros(1)), noted.ms
+        (1.5, 1.5)
+    """
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
+        self.ms: float | None = None
+
+    def __call__(self, model: nn.Module, example: Tensor, plan: QuantizationPlan | None = None) -> float:
+        self.ms = self._stopwatch(model, example, plan)
+        return self.ms
 
 
 def load(reference: str) -> Stopwatch | None:

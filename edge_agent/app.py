@@ -30,6 +30,7 @@ from edge_agent.adapters.sensors import Sensors
 from edge_agent.adapters.slots import SlotStore
 from edge_agent.adapters.store import OutboxStore
 from edge_agent.adapters.trust import TrustHelper
+from edge_agent.bench.opening import open_bench
 from edge_agent.capture.courier import Courier
 from edge_agent.config import AGENT_VERSION, AgentConfig
 from edge_agent.core import agent, policy
@@ -78,6 +79,7 @@ class App:
         if self.link is not None:
             self.commands.update(reporter.commands(data, self.link.publish))
             self.commands["captures"] = lambda body: self.courier.nudge(body)  # noqa: PLW0108 - it is made below
+        self.bench = open_bench(self, self._context, self._turn)
         rim = Rim(
             slots=self.slots,
             journal=self.journal,
@@ -179,6 +181,8 @@ class App:
             self.link.start()
         self.caretaker.start()
         self.courier.start()
+        if self.bench:
+            self.bench.start()
         self.notifier.ready("starting to connect" if self.link else "no server; infers and keeps its telemetry")
         self.log.write(
             "info", f"ready device={self.config.device} boot={self.boot} active={self.state.first.slots.active[:16]}"
@@ -260,13 +264,16 @@ class App:
         ours = [lane.runner.pid for lane in self.lanes.values() if lane.config.runner == "process"]
         self.guard.look(now.mono, filter(None, ours))
         seen = conditions.read(self.config.watched, now.wall)
-        seen = replace(seen, storage=self.guard.low, written=self.guard.over)
+        held = self.bench.held if self.bench else ""
+        seen = replace(seen, storage=self.guard.low, written=self.guard.over, benchmark=held)
         health = {**board.health(self.data), **self.sensors.read(), **self.guard.facts}
         first, *others = self.lanes.values()
         samples = {lane.config.key: lane.sample(seen, {}) for lane in others}
         self.feed(ev.Tick(now, first.sample(seen, health), samples))
         for lane in self.lanes.values():
             lane.runner.watch(now.mono)
+        if self.bench:
+            self.bench.quiet.tend([lane.runner for lane in self.lanes.values()])
         waits = self.state.is_connected and self.state.outbox.rows > 0
         if self.link and self.echo.is_dead(now.mono, waits=waits, share=random.random()):
             self.link.renew("nothing came back from the server for minutes: building a new connection")
@@ -291,6 +298,8 @@ class App:
         self._performer.close()
         self.caretaker.stop()
         self.courier.stop()
+        if self.bench:
+            self.bench.stop()
         if self.link is not None:
             self.link.stop()
         for lane in self.lanes.values():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from edge_agent import lanes_config, privacy_config, storage_config
+from edge_agent import bench_config, lanes_config, privacy_config, storage_config
 from edge_agent import toml_words as words
 from edge_agent import updates_config as updates
 from edge_agent.adapters.conditions import Watched
@@ -32,6 +32,7 @@ _TOP: Final = (
     "updates",
     "models",
     "capture",
+    "bench",
     "storage",
     "privacy",
 )
@@ -54,6 +55,7 @@ class AgentConfig:
         reconnect_max_s: Longest pause between two attempts to connect.
         watched: Files that say when an update has to wait.
         capture: Signed campaigns may bring raw inputs to the server; only a person at the device can say so.
+        bench: Whether the fleet may measure models here; only a person at the device can say so.
         storage: What the disk has to keep to.
     """
 
@@ -68,6 +70,7 @@ class AgentConfig:
     reconnect_max_s: float = 300.0
     watched: Watched = field(default_factory=Watched)
     capture: bool = False
+    bench: bench_config.BenchRules = field(default_factory=bench_config.BenchRules)
     storage: storage_config.Limits = field(default_factory=storage_config.Limits)
 
     def lane(self, model: str) -> LaneConfig:
@@ -167,6 +170,7 @@ def _parse(document: Mapping[str, Any], endpoints: Mapping[str, Any], path: Path
         reconnect_max_s=float(words.whole(network, "reconnect_max_s", 300, 1, path)),
         watched=updates.watched(rules, path),
         capture=_capture(words.table(document, "capture", path), path),
+        bench=bench_config.read(words.table(document, "bench", path), path),
         storage=storage_config.read(words.table(document, "storage", path), path),
     )
 

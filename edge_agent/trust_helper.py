@@ -14,6 +14,10 @@ back to the system when it is done. Requests::
         → {"ok": true, "renewed": …, "serial": …, "not_before": …, "not_after": …}
     {"op": "capture", "data": DIR, "device": NAME, "allowed": …, "may_send": …, "now": SECONDS}
         → {"ok": true, "campaign": …, "sent": …, "waiting": …, "forgotten": …, "refused": …}
+    {"op": "check_bench", "data": DIR, "device": NAME, "envelope": TEXT, "now": SECONDS}
+        → {"ok": true, "job": {…}}
+    {"op": "send_bench", "data": DIR}
+        → {"ok": true, "sent": …, "refused": …}
     {"op": "build", "data": DIR, "release": ID, "version": TEXT, "python": PATH,
      "wheels": [{"name": …, "version": …, "sha256": …, "path": …}, …]}
         → {"ok": true, "version": …, "protocol": …, "journal": …, "device": …}
@@ -80,6 +84,19 @@ def _capture(request: Fields) -> dict[str, Any]:
     return run(data, device, _now(request), allowed=allowed, may_send=may_send)
 
 
+def _check_bench(request: Fields) -> dict[str, Any]:
+    from edge_agent.bench.errand import check
+
+    envelope, data = request.text("envelope").encode(), Path(request.text("data"))
+    return {"job": check(envelope, data, request.text("device"), _now(request)).to_json()}
+
+
+def _send_bench(request: Fields) -> dict[str, Any]:
+    from edge_agent.bench.errand import send
+
+    return send(Path(request.text("data")))
+
+
 def _build(request: Fields) -> dict[str, Any]:
     from edge_agent.software.build import Order, Wheel, build
 
@@ -97,6 +114,8 @@ OPERATIONS: Final[Mapping[str, Callable[[Fields], dict[str, Any]]]] = {
     "verify_job": _verify_job,
     "care": _care,
     "capture": _capture,
+    "check_bench": _check_bench,
+    "send_bench": _send_bench,
     "build": _build,
 }
 

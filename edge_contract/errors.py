@@ -31,6 +31,7 @@
     ├── EnrolmentError         a token or certificate was refused
     ├── BrokerError            the MQTT broker is missing, busy or refuses us
     ├── StoreError             the server's database or blobs
+    ├── ImageError             a disk image or card that is foreign, damaged or full
     ├── RegistryError          a model version that may not be registered or promoted
     ├── MeasurementError       what was to be timed failed, so its time means nothing
     └── RolloutError           a rollout that may not start or change as asked
@@ -164,6 +165,10 @@ class BrokerError(StropError):
 
 class StoreError(StropError):
     """The server's database or blob store refused."""
+
+
+class ImageError(StropError):
+    """A disk image or card is foreign, damaged, cut short or full."""
 
 
 class RegistryError(StropError):

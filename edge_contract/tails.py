@@ -9,7 +9,10 @@ import math
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["beta_sf", "chi2_quantile", "chi2_sf", "f_sf", "gamma_sf", "noncentral_chi2_sf", "normal_quantile"]
+__all__ = [
+    "beta_sf", "chi2_quantile", "chi2_sf", "f_sf", "gamma_sf", "noncentral_chi2_sf", "normal_quantile", "normal_sf",
+    "student_quantile",
+]  # fmt: skip
 
 _TINY: Final = 1e-300
 _EPSILON: Final = 1e-15
@@ -177,6 +180,33 @@ def f_sf(x: float, numerator_df: float, denominator_df: float) -> float:
         return 1.0
     share = numerator_df * x / (numerator_df * x + denominator_df)
     return beta_sf(share, numerator_df / 2, denominator_df / 2)
+
+
+@lru_cache(maxsize=4096)
+def student_quantile(tail: float, df: float) -> float:
+    """Return t with P(T > t) = tail for Student's law, tail below a half; by bisection.
+
+    Example:
+        >>> round(student_quantile(0.025, 9), 3)
+        2.262
+    """
+    low, high = 0.0, 2.0
+    while f_sf(high * high, 1, df) > 2 * tail:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if f_sf(middle * middle, 1, df) > 2 * tail else (low, middle)
+    return high
+
+
+def normal_sf(z: float) -> float:
+    """Return P(Z > z).
+
+    Example:
+        >>> round(normal_sf(1.959964), 6)
+        0.025
+    """
+    return math.erfc(z / math.sqrt(2.0)) / 2.0
 
 
 def normal_quantile(tail: float) -> float:

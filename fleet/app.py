@@ -37,6 +37,7 @@ from fleet.adapters.pulse import Pulse
 from fleet.adapters.s3_blobs import open_blobs
 from fleet.adapters.stores import note_database, open_store
 from fleet.config import Endpoints, FleetConfig
+from fleet.web.bench_routes import bench_device_routes
 from fleet.web.capture_api import capture_device_routes
 from fleet.web.devices_api import devices_app
 from fleet.web.enrol_api import enrol_app
@@ -278,6 +279,8 @@ class FleetServer:
         devices = devices_app(operations.trust.tuf, operations.blobs, self._deltas)
         devices.router.routes.extend(identity_routes(operations.identities))
         devices.router.routes.extend(capture_device_routes(operations.captures, operations.identities))
+        routes = bench_device_routes(operations.benchmarks, operations.identities, operations.blobs)
+        devices.router.routes.extend(routes)
         apps: tuple[tuple[Starlette, dict[str, Any]], ...] = (
             (operator, page_tls(self._config, self._tls)),
             (devices, {**self._tls, **device_tls, "http": PeerProtocol}),

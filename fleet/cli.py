@@ -10,6 +10,7 @@ import typer
 
 from fleet.commands.alert_cmd import alert
 from fleet.commands.backup_cmd import backup, restore
+from fleet.commands.bench_cmd import bench
 from fleet.commands.broker_cmd import broker as broker_group
 from fleet.commands.capture_cmd import capture
 from fleet.commands.device_cmd import device
@@ -40,6 +41,7 @@ GROUPS = {
     "rollout": rollout,
     "keys": keys,
     "capture": capture,
+    "bench": bench,
     "dead-letters": dead_letters,
     "retention": retention,
     "alert": alert,

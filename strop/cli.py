@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``strop``: one command, six groups, each imported only when it is called (ADR 3).
+"""``strop``: one command, seven groups, each imported only when it is called (ADR 3).
 
 ``strop --version``, ``--help`` and ``doctor`` need nothing but typer. A group needs the extra of its role;
 when that is missing, the answer is the line that installs it. What a verb raises ends here: our own errors
@@ -39,10 +39,11 @@ class Group:
 GROUPS: Final[dict[str, Group]] = {
     "compress": Group("compress.cli", "workstation", "Distil, prune and quantize a model to a budget."),
     "export": Group("export.cli", "workstation", "Write ONNX and TFLite, prove that they agree, sign a bundle."),
-    "agent": Group("edge_agent.cli", "agent,agent-litert", "Enrol and run the agent on a device."),
+    "agent": Group("strop.agent_cli", "agent,agent-litert", "Enrol and run the agent on a device."),
     "fleet": Group("fleet.cli", "fleet", "Serve the fleet, roll out by waves, watch health and drift."),
+    "flash": Group("fleet.flash.cli", "flash", "Prepare images and cards that come up in the fleet by themselves."),
     "loop": Group("strop.loop.cli", "workstation,fleet", "Heal a drifting model: capture, teacher, recipe, rollout."),
-    "bench": Group("benchmarks.cli", "workstation", "Compare two commands or artefacts honestly."),
+    "bench": Group("benchmarks.cli", "workstation", "Measure models, compare them, and say what may be believed."),
 }
 
 

@@ -35,6 +35,7 @@ _STANDS_FOR: Final = {
     "agent-camera": "opencv-python-headless",
     "agent-microphone": "pyalsaaudio",
     "fleet": "fastapi",
+    "flash": "segno",
     "postgres": "psycopg",
     "s3": "boto3",
     "parquet": "pyarrow",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from compress.quantize.plan import QuantizationPlan
 
-__all__ = ["here", "interleaved"]
+__all__ = ["here", "interleaved", "written"]
 
 BLOCKS: Final = 15
 BLOCK_SECONDS: Final = 0.02
@@ -37,11 +37,12 @@ def here(model: "nn.Module", example: "Tensor", plan: "QuantizationPlan | None" 
         UnsupportedOperatorError: A layer that the writers do not know.
     """
     with tempfile.TemporaryDirectory(prefix="strop-") as folder:
-        files = _written(model, example, plan, Path(folder))
+        files = written(model, example, plan, Path(folder))
         return min(interleaved([_call(file) for file in files]))
 
 
-def _written(model: "nn.Module", example: "Tensor", plan: "QuantizationPlan | None", folder: Path) -> list[Path]:
+def written(model: "nn.Module", example: "Tensor", plan: "QuantizationPlan | None", folder: Path) -> list[Path]:
+    """Write a model for ONNX Runtime and LiteRT into a folder; return both files. Arguments as of ``here``."""
     from compress.quantize.step import folded
     from export.onnx import float_writer as float_onnx
     from export.onnx import writer as onnx

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -85,7 +85,7 @@ class Seen:
         found: dict[str, Any] = {
             "rates": [run.rate for run in self.runs],
             "rate": self.rate,
-            "ratio": asdict(median_interval([mine.rate / its.rate for mine, its in pairs])),
+            "ratio": median_interval([mine.rate / its.rate for mine, its in pairs]).to_json("median"),
             "receiver_us": median(run.receiver_us for run in self.runs),
             "broker_us": median(run.broker_us for run in self.runs),
         }

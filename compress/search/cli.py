@@ -17,6 +17,7 @@ from edge_contract.errors import UsageError
 if TYPE_CHECKING:
     from compress.recipe import Recipe
     from compress.search.study import Study, Trial
+    from compress.search.task import Result
     from compress.search.workers import Workers
 
 __all__ = ["search"]
@@ -33,6 +34,17 @@ def search(
     stopwatch: Annotated[
         str, typer.Option(help="Who measures latency, module:callable; strop.stopwatch:here times on this machine.")
     ] = "",
+    predictor: Annotated[
+        str, typer.Option(help="Of the target's latency, a file of 'strop bench predict learn': orders, never judges.")
+    ] = "",
+    measure_on: Annotated[
+        str, typer.Option(help="Measure latency on the fleet's devices that fit this query; the slowest median counts.")
+    ] = "",
+    server: Annotated[str, typer.Option(help="The fleet's operator address, for --measure-on.")] = "",
+    token_file: Annotated[Path | None, typer.Option(help="File with the operator's token.")] = None,
+    fleet_data: Annotated[
+        Path | None, typer.Option(help="Data folder of a fleet server here.", envvar="STROP_FLEET_DATA")
+    ] = None,
     ray: Annotated[
         str | None, typer.Option(help="Run trials on a Ray cluster: its address, or 'local' to start one here.")
     ] = None,
@@ -52,6 +64,10 @@ def search(
         raise UsageError("a file is in the way", where=str(out), fix="name another folder")
     if overwrite:
         shutil.rmtree(out, ignore_errors=True)
+    if measure_on:
+        _refuse_beside(stopwatch, ray)
+        words = {"query": measure_on, "server": server, "token_file": token_file, "data": fleet_data}
+        stopwatch = _boards(words, out)
     workers = _workers(jobs or os.cpu_count() or 1, ray)
     console = Console(stderr=True)
     try:
@@ -62,12 +78,35 @@ def search(
                 bar.update(task, completed=trial.number + 1, total=of)
                 bar.console.print(_line(trial), highlight=False, soft_wrap=True)
 
-            study = run_search(read, out, workers, teacher_weights=teacher_weights, stopwatch=stopwatch, told=told)
+            study = run_search(
+                read, out, workers, teacher_weights=teacher_weights, stopwatch=stopwatch,
+                predictor=_absolute(predictor), told=told,
+            )  # fmt: skip
     except KeyboardInterrupt:
         console.print(f"interrupted; the same command goes on with {out}", highlight=False, soft_wrap=True)
         raise
     _finish(read, study, out, teacher_weights, stopwatch, console)
     _say(read, study, out, as_json=as_json)
+
+
+def _refuse_beside(stopwatch: str, ray: str | None) -> None:
+    """Boards are one clock, and their server's token does not travel to a cluster."""
+    if stopwatch or ray is not None:
+        other = "--stopwatch" if stopwatch else "--ray"
+        raise UsageError(f"--measure-on and {other}", where="strop compress search", fix="give one of them")
+
+
+def _absolute(predictor: str) -> str:
+    """Return a file's whole path: a trial may run elsewhere."""
+    return str(Path(predictor).absolute()) if predictor.endswith(".json") else predictor
+
+
+def _boards(words: dict[str, Any], out: Path) -> str:
+    """Return the name of the stopwatch of boards; it lies where fleets are known, so it is called by its name."""
+    from compress.sources.names import resolve
+
+    prepare = resolve("strop.boards:prepare", where="--measure-on", key="measure-on", folder=Path.cwd())
+    return str(prepare(words, out))
 
 
 def _workers(jobs: int, ray: str | None) -> "Workers":
@@ -89,7 +128,18 @@ def _line(trial: "Trial") -> str:
     if result.state != "complete":
         return f"  trial {trial.number}: {chosen}: {result.state}: {result.reason}"
     values = result.values
-    return f"  trial {trial.number}: {chosen}: {100 * values['accuracy']:.2f} %, {values['size_kb']:.1f} KB"
+    size = f"{values['size_kb']:.1f} KB{_times(result)}"
+    return f"  trial {trial.number}: {chosen}: {100 * values['accuracy']:.2f} %, {size}"
+
+
+def _times(result: "Result") -> str:
+    """Return what was measured in words, with what was predicted: of several boards the slowest one's median."""
+    expected = f" (predicted {result.predicted['ms']:.3g})" if result.predicted else ""
+    if not result.measured:
+        ms = result.values.get("latency_ms")
+        return "" if ms is None else f", {ms:.3g} ms measured{expected}"
+    slowest = max(result.measured, key=lambda one: float(one["median_ms"]))
+    return f", {slowest['median_ms']:.3g} ms on {slowest['device']} ({slowest['status']}){expected}"
 
 
 def _finish(

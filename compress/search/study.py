@@ -7,7 +7,6 @@ everything that decides them, so two recipes with the same first steps train the
 from the journal: finished trials are told again, and those under way find their finished steps in the shared folder.
 """
 
-import itertools
 import json
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Any, Final
 
 from compress.recipe import Recipe
 from compress.report_parts import Point
+from compress.search.order import cheapest_first
 from compress.search.space import Choice, Search, varied
 from compress.search.task import Result, Rival, Task
 from compress.search.workers import Workers
@@ -115,6 +115,7 @@ def search(
     *,
     teacher_weights: Path | None = None,
     stopwatch: str = "",
+    predictor: str = "",
     told: Callable[[Trial, int], None] | None = None,
 ) -> Study:
     """Try a recipe's choices and return the study; the test split is never read.
@@ -125,6 +126,8 @@ def search(
         workers: Who runs trials: processes of this machine, or Ray's.
         teacher_weights: As in ``pipeline.run``.
         stopwatch: ``module:callable`` of a ``pipeline.Stopwatch``.
+        predictor: A file of ``strop bench predict learn``, or ``module:callable``: puts a grid's fastest candidates
+            first, and stops those before their training that cannot keep ``latency_ms``.
         told: Hears of every finished trial, with the number asked for.
 
     Raises:
@@ -141,7 +144,8 @@ def search(
             "key 'objectives': nothing measures latency here", where=recipe.where("search"), fix="drop it"
         )
     weights = "" if teacher_weights is None else str(teacher_weights)
-    desk = _Desk(recipe, settings, folder, Task("", str(recipe.path), str(folder / WORK), weights, stopwatch))
+    task = Task("", str(recipe.path), str(folder / WORK), weights, stopwatch, predictor=predictor)
+    desk = _Desk(recipe, settings, folder, task)
     desk.run(workers, told)
     done = sorted(desk.trials, key=lambda trial: trial.number)
     return Study(tuple(done), front(done, settings.objectives), winner(done, recipe.where("search")))
@@ -156,12 +160,22 @@ class _Desk:
         first = {choice.key: choice.values[0] for choice in settings.choices}
         varied(self._document, first, where=self._where)  # every path is checked before the first trial
         self._study = _study(settings, recipe.seed)
+        self._enqueue(recipe)
         self._space = _distributions(settings.choices)
         self.trials: list[Trial] = []
         folder.mkdir(parents=True, exist_ok=True)
         self._journal = folder / JOURNAL
         self._header = canonical.digest(recipe.text.encode())
         self._restore()
+
+    def _enqueue(self, recipe: Recipe) -> None:
+        """Ask for every combination of a grid, the fastest first where somebody predicts."""
+        if self._settings.sampler != "grid":
+            return
+        weights = Path(self._task.teacher_weights) if self._task.teacher_weights else None
+        predictor = self._task.predictor
+        for place in cheapest_first(self._document, recipe.path, self._settings.choices, predictor, weights):
+            self._study.enqueue_trial(place)
 
     def _restore(self) -> None:
         if not self._journal.exists():
@@ -257,12 +271,7 @@ def _study(settings: Search, seed: int) -> Any:
         "grid": lambda: samplers.RandomSampler(seed=seed),
     }[settings.sampler]()
     directions = ["maximize" if name == "accuracy" else "minimize" for name in settings.objectives]
-    study = optuna.create_study(sampler=sampler, directions=directions)
-    if settings.sampler == "grid":
-        places = [range(len(choice.values)) for choice in settings.choices]
-        for point in itertools.product(*places):
-            study.enqueue_trial(dict(zip([choice.key for choice in settings.choices], point, strict=True)))
-    return study
+    return optuna.create_study(sampler=sampler, directions=directions)
 
 
 def _distributions(choices: Sequence[Choice]) -> dict[str, Any]:

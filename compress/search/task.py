@@ -28,6 +28,7 @@ class Task:
         teacher_weights: As in ``pipeline.run``, or empty.
         stopwatch: ``module:callable`` of a ``pipeline.Stopwatch``, or empty.
         rivals: Finished trials.
+        predictor: A file of ``strop bench predict learn``, ``module:callable`` of a ``predictors.Predictor``, or empty.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Task:
     teacher_weights: str = ""
     stopwatch: str = ""
     rivals: tuple[Rival, ...] = ()
+    predictor: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,6 +58,10 @@ class Result:
         values: Objective → value of the last step, measured on validation.
         steps: Accuracy after each step.
         seconds: Spent.
+        measured: What each device gave that measured the latency: ``device``, ``board``, ``median_ms``, ``low_ms``,
+            ``high_ms``, ``status``; empty where this machine measured, or nobody.
+        predicted: What was expected of the latency before anything was trained: ``ms``, ``low``, and ``high`` where
+            it is known; empty where nobody predicts.
     """
 
     state: str
@@ -63,10 +69,13 @@ class Result:
     values: Mapping[str, float] = field(default_factory=dict)
     steps: tuple[float, ...] = ()
     seconds: float = 0.0
+    measured: tuple[Mapping[str, Any], ...] = ()
+    predicted: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "steps": list(self.steps)}
+        return {**asdict(self), "steps": list(self.steps), "measured": [dict(one) for one in self.measured]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Result":
-        return cls(**{**document, "steps": tuple(document["steps"])})
+        lists = {"steps": tuple(document["steps"]), "measured": tuple(document.get("measured", ()))}
+        return cls(**{**document, **lists})

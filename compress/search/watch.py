@@ -4,26 +4,37 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress.dry_run import Estimate, dry_run
+from compress.dry_run import DryModel, Estimate, dry_model
 from compress.listener import Silent
+from compress.predictors import Forecast, Predictor
 from compress.recipe import Recipe
 from compress.report import StepReport
 from compress.search.task import Rival
-from edge_contract.errors import BudgetError
+from compress.steps import Quantize
+from compress.steps.quantize import PLANNED
+from edge_contract.errors import BudgetError, MeasurementError, UnsupportedOperatorError
 
-__all__ = ["Watcher", "affordable"]
+__all__ = ["Watcher", "affordable", "foreseen"]
 
 SLACK = 1.02
 """Estimated sizes are off by a little (rounded widths of single layers): only what misses by more is refused."""
 
 
-def affordable(recipe: Recipe, teacher_weights: Path | None = None) -> Estimate:
-    """Return what the result of a recipe will cost.
+def affordable(
+    recipe: Recipe, teacher_weights: Path | None = None, predictor: Predictor | None = None
+) -> tuple[Estimate, Forecast | None]:
+    """Return what the result of a recipe will cost, and its latency's forecast where somebody can give one.
+
+    Args:
+        recipe: Of the trial.
+        teacher_weights: As in ``pipeline.run``.
+        predictor: Of the target; only the lower end of its interval can refuse.
 
     Raises:
         BudgetError: More than the budget has, whatever training does.
     """
-    last, budget = dry_run(recipe, teacher_weights)[-1], recipe.budget
+    dry = dry_model(recipe, teacher_weights)
+    last, budget = dry.estimates[-1], recipe.budget
     costs = (
         ("size_kb", last.size_kb, budget.size_kb),
         ("macs", last.macs, budget.macs),
@@ -33,7 +44,23 @@ def affordable(recipe: Recipe, teacher_weights: Path | None = None) -> Estimate:
         if limit is not None and value > SLACK * limit:
             what = f"{name} would be {value:g}, allowed {limit:g}"
             raise BudgetError(what, where=recipe.where("budget"), fix="choose a smaller target")
-    return last
+    forecast = foreseen(recipe, dry, predictor)
+    limit = budget.latency_ms
+    if forecast is not None and limit is not None and forecast.low > SLACK * limit:
+        what = f"latency_ms would be {forecast.low:.3g} or more, predicted {forecast.ms:.3g}, allowed {limit:g}"
+        raise BudgetError(what, where=recipe.where("budget"), fix="choose a smaller target")
+    return last, forecast
+
+
+def foreseen(recipe: Recipe, dry: DryModel, predictor: Predictor | None) -> Forecast | None:
+    """Return the forecast of a recipe's result, None where nobody can give one: then it is measured like any other."""
+    if predictor is None:
+        return None
+    is_integer = any(isinstance(step, Quantize) and step.method in PLANNED for step in recipe.steps)
+    try:
+        return predictor(dry.model.eval(), dry.inputs, is_integer=is_integer)
+    except (MeasurementError, UnsupportedOperatorError):
+        return None
 
 
 class Watcher(Silent):

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["facts", "found"]
+__all__ = ["facts", "found", "nodes", "sticks"]
 
 _NODES: Final = (
     ("edgetpu", "dev/apex_*"),
@@ -25,9 +25,24 @@ def found(root: Path = Path("/")) -> list[str]:
         []
     """
     names = {name for name, pattern in _NODES if any(root.glob(pattern))}
-    sticks = (root / "sys/bus/usb/devices").glob("*/idVendor")
-    names |= {name for vendor in sticks if (name := _USB.get((_text(vendor), _text(vendor.with_name("idProduct")))))}
-    return sorted(names)
+    return sorted(names | {name for name, _ in sticks(root)})
+
+
+def nodes(root: Path = Path("/")) -> list[tuple[str, Path]]:
+    """Return (name, device file) of what a driver has made a file for, sorted."""
+    return sorted((name, path) for name, pattern in _NODES for path in root.glob(pattern))
+
+
+def sticks(root: Path = Path("/")) -> list[tuple[str, Path]]:
+    """Return (name, folder in sysfs) of the accelerators on USB, sorted; ``speed`` in the folder is in Mbit/s.
+
+    Example:
+        >>> sticks(Path("/nowhere"))
+        []
+    """
+    folders = [vendor.parent for vendor in (root / "sys/bus/usb/devices").glob("*/idVendor")]
+    named = [(_USB.get((_text(one / "idVendor"), _text(one / "idProduct")), ""), one) for one in folders]
+    return sorted((name, folder) for name, folder in named if name)
 
 
 def facts(root: Path = Path("/")) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_contract import canonical, errors
+from edge_contract.bench_job import BenchJob
 from edge_contract.errors import BundleError, DownloadError, StropError
 from edge_contract.jobs import JobDocument
 
@@ -104,6 +105,24 @@ class TrustHelper:
         """
         reply = self._ask("capture", device=device, allowed=allowed, may_send=may_send)
         return {name: reply[name] for name in ("campaign", "sent", "waiting", "forgotten", "refused")}
+
+    def check_bench(self, envelope: bytes, device: str, *, now: float | None = None) -> BenchJob:
+        """Return the order of a benchmark in a signed envelope.
+
+        Raises:
+            SignatureError, MessageError, EnrolmentError, DownloadError: As ``edge_agent.bench.errand.check``.
+        """
+        text = envelope.decode(errors="replace")
+        return BenchJob.from_json(self._ask("check_bench", envelope=text, device=device, **_given(now))["job"])
+
+    def send_bench(self) -> dict[str, Any]:
+        """Send what the benchmark in hand gave: how many files, and why the server wants them no more.
+
+        Raises:
+            EnrolmentError, DownloadError: As ``edge_agent.bench.errand.send``.
+        """
+        reply = self._ask("send_bench")
+        return {name: reply[name] for name in ("sent", "refused")}
 
     def build(self, release: str, version: str, python: str, wheels: list[dict[str, str]]) -> dict[str, Any]:
         """Make the environment of a release of the agent; what it says of itself after a look at this device.

@@ -88,6 +88,7 @@ class Conditions:
         battery_percent: Charge while the board runs on a battery, else None.
         storage: Which limit of the disk is broken; empty while none is.
         written: The same for the day's write budget.
+        benchmark: The benchmark that measures now; empty while none does. Nothing else begins meanwhile.
     """
 
     utc_offset_s: int = 0
@@ -97,6 +98,7 @@ class Conditions:
     battery_percent: int | None = None
     storage: str = ""
     written: str = ""
+    benchmark: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,10 @@ _CLOCK_SET_AFTER: Final = 1_735_689_600.0
 """2025-01-01: a clock before it was never set, and no window can be found by it."""
 
 
+_BEGINNING: Final = (Phase.ACCEPTED, Phase.DOWNLOADING, Phase.STAGED, Phase.WAITING_WINDOW)
+"""What a benchmark holds up: work that has not begun, and the switch. What is on trial goes on to its end."""
+
+
 @dataclass(frozen=True)
 class Wait:
     """Why an order does not go on.
@@ -64,6 +68,8 @@ def pace(settings: Settings, conditions: Conditions) -> Pace:
 
 def gate(phase: Phase, settings: Settings, sample: Sample, at: Instant) -> Wait | None:
     """Return what an order in this phase waits for, None if it may go on."""
+    if sample.conditions.benchmark and phase in _BEGINNING:
+        return Wait("lock", f"benchmark {sample.conditions.benchmark} measures, and nothing may disturb it")
     if phase in (Phase.ACCEPTED, Phase.DOWNLOADING) and sample.conditions.storage:
         return Wait("storage", f"{sample.conditions.storage}, downloads wait")
     if phase is Phase.ACCEPTED:

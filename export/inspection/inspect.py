@@ -20,7 +20,7 @@ from export.memory import prediction
 from export.onnx import reader as onnx_reader
 from export.tflite import reader as flatbuffer
 
-__all__ = ["ModelFacts", "check", "check_memory", "check_operators", "constants", "describe", "places"]
+__all__ = ["ModelFacts", "check", "check_memory", "check_operators", "constants", "describe", "is_tflite", "places"]
 
 _MARK = b"TFL3"  # at byte 4 of a TFLite file
 
@@ -31,14 +31,14 @@ def describe(path: Path) -> ModelFacts:
     Raises:
         ModelError: It cannot be read, or is neither.
     """
-    if _is_tflite(path):
+    if is_tflite(path):
         return tflite.facts(flatbuffer.read_file(path))
     return inspection_onnx.facts(onnx_reader.read_file(path))
 
 
 def constants(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield (name, numbers) of every constant of a model file; raises as ``describe`` does."""
-    if _is_tflite(path):
+    if is_tflite(path):
         return tflite.constants(flatbuffer.read_file(path))
     return inspection_onnx.constants(onnx_reader.read_file(path))
 
@@ -48,12 +48,13 @@ def places(path: Path) -> dict[str, str]:
 
     Names inside a file are short or arbitrary; this is how people find a tensor. Raises as ``describe`` does.
     """
-    if _is_tflite(path):
+    if is_tflite(path):
         return tflite.places(flatbuffer.read_file(path))
     return inspection_onnx.places(onnx_reader.read_file(path))
 
 
-def _is_tflite(path: Path) -> bool:
+def is_tflite(path: Path) -> bool:
+    """Return whether a file bears the mark of TFLite; raises ModelError where it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             return file.read(8)[4:] == _MARK
@@ -81,7 +82,7 @@ def check_memory(path: Path, target: Target, *, where: str) -> None:
     what else ONNX Runtime takes cannot be told from the file.
     """
     needed = (
-        prediction.predict(flatbuffer.read_file(path)).total_bytes if _is_tflite(path) else describe(path).weights_bytes
+        prediction.predict(flatbuffer.read_file(path)).total_bytes if is_tflite(path) else describe(path).weights_bytes
     )
     allowed = target.memory.model_kib * 1024
     if needed > allowed:

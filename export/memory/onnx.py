@@ -14,7 +14,7 @@ from edge_contract.errors import MissingDependencyError, ModelError
 from export.memory.arena import FOREVER, Block, arena_bytes
 from export.memory.prediction import MemoryReport
 
-__all__ = ["predict", "sizes"]
+__all__ = ["inferred", "predict", "sizes"]
 
 
 def predict(data: bytes, where: str) -> MemoryReport:
@@ -24,7 +24,7 @@ def predict(data: bytes, where: str) -> MemoryReport:
         ModelError: Not an ONNX file, or its shapes cannot be inferred.
         MissingDependencyError: The package onnx is not installed.
     """
-    graph, bytes_of = _inferred(data, where)
+    graph, bytes_of = inferred(data, where)
     blocks, names = _lives(graph, bytes_of)
     alive = [sum(b.size for b in blocks if b.first <= at <= b.last) for at in range(len(graph.node))]
     at = alive.index(max(alive)) if alive else -1
@@ -38,11 +38,11 @@ def predict(data: bytes, where: str) -> MemoryReport:
 
 def sizes(data: bytes, where: str) -> dict[str, int]:
     """Return activation → bytes for each result whose shape is inferred; raises as ``predict``."""
-    return _inferred(data, where)[1]
+    return inferred(data, where)[1]
 
 
-def _inferred(data: bytes, where: str) -> tuple[Any, dict[str, int]]:
-    """Return the graph with inferred shapes, and activation → bytes."""
+def inferred(data: bytes, where: str) -> tuple[Any, dict[str, int]]:
+    """Return the graph with inferred shapes, and activation → bytes; raises as ``predict``."""
     try:
         import onnx
     except ImportError as error:

@@ -15,12 +15,11 @@ from edge_contract import PROTOCOL_VERSION
 from edge_contract.errors import BundleError, UsageError
 from edge_contract.manifest import MANIFEST_NAME, BundleFile
 from edge_contract.software import Platform, SoftwareManifest
+from edge_contract.wheel import platforms as wheel_platforms
 from export.software.wheels import Wheel
 
 __all__ = ["Kind", "Release", "kinds_of", "parse_kind", "plan", "write"]
 
-_GLIBC: Final[Mapping[str, int]] = {"3.11": 36, "3.12": 39, "3.13": 41}
-"""Python → minor version of glibc 2 on the Debian or Ubuntu that ships it: Bookworm, Noble, Trixie."""
 _EXTRAS: Final[Mapping[str, str]] = {
     "ai-edge-litert": "agent-litert",
     "onnxruntime": "agent-onnx",
@@ -43,9 +42,7 @@ class Kind:
     def tags(self) -> tuple[Tag, ...]:
         """The tags of wheels that fit, best first."""
         version = tuple(int(part) for part in self.python.split("."))
-        newest = _GLIBC.get(self.python, max(_GLIBC.values()) if version > (3, 13) else min(_GLIBC.values()))
-        platforms = [f"manylinux_2_{minor}_{self.machine}" for minor in range(newest, 4, -1)]
-        platforms += [f"{old}_{self.machine}" for old in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
+        platforms = wheel_platforms(self.python, self.machine)
         ours = cpython_tags(python_version=version, platforms=platforms)
         return (*ours, *compatible_tags(python_version=version, platforms=platforms))
 

@@ -7,7 +7,7 @@ bounded: pieces of a command that nobody asked for are refused, and the oldest c
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from edge_contract import log_chunks
@@ -45,6 +45,10 @@ class DeviceCommands:
         self._desk = desk
         self.nudges: Callable[[Connection, str], list[str]] = lambda db, device: []
         """Gives the names of the capture campaigns of which a device that connects is to hear."""
+        self.others: Mapping[str, Callable[[Topic, dict[str, Any]], Callable[[Connection, float], None]]] = {}
+        """Type of a command that others say → what keeps a device's answer to it."""
+        self.at_birth: Callable[[Connection, str], list[Message]] = lambda db, device: []
+        """Gives what others have to say to a device that connects."""
 
     def ask(self, device: str, kind: str, document: Any, actor: str) -> Command:
         """Say a command to a device; the answer is asked for by ``show``.
@@ -82,7 +86,8 @@ class DeviceCommands:
             statement = "SELECT * FROM commands WHERE device = ? AND answered_at = 0 AND deadline > ? ORDER BY asked_at"
             waiting = [_command(row) for row in db.execute(statement, (device, now))]
             again = [self._message(device, one.kind, one.id, one.payload) for one in waiting]
-            return again + [self._message(device, NUDGE, name, b'{"v":1}') for name in self.nudges(db, device)]
+            nudges = [self._message(device, NUDGE, name, b'{"v":1}') for name in self.nudges(db, device)]
+            return again + nudges + self.at_birth(db, device)
 
         self._desk.store.submit(job, then=lambda done: self._desk.send(done.result()))
 
@@ -99,6 +104,8 @@ class DeviceCommands:
         answer = read_answer(payload)
         if said.parts[1] == NUDGE:  # nobody waits for it
             return lambda _db, _now: None
+        if (other := self.others.get(said.parts[1])) is not None:
+            return other(said, answer)
 
         def keep(db: Connection, now: float) -> None:
             command = _asked(db, said, said.parts[2])

@@ -25,6 +25,8 @@ ERASED: Final = (
     "quarantined_rows",
     "commands",
     "capture_samples",
+    "bench_jobs",
+    "bench_files",
 )
 """What a device sent or was asked; deleted if the operator wishes."""
 

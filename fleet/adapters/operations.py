@@ -3,8 +3,10 @@
 
 from collections.abc import Callable
 
+from edge_contract.bench_job import CANCEL, COMMAND
 from fleet.adapters.accounts import AccountVerbs
 from fleet.adapters.alert_book import AlertVerbs
+from fleet.adapters.benchmarks import BenchVerbs
 from fleet.adapters.blobs import Blobs
 from fleet.adapters.captures import Captures
 from fleet.adapters.desk import Addresses, Desk, Trust
@@ -64,6 +66,9 @@ class Operations:
         self.promotion = PromotionVerbs(self.desk, RuleBook(trust.ca.parent / "rules.toml"))
         self.releases = self.promotion.releases
         self.desk.book.refusal = self.promotion.refusal
+        self.benchmarks = BenchVerbs(self.desk, self.releases.files)
+        self.commands.others = dict.fromkeys((COMMAND, CANCEL), self.benchmarks.heard)
+        self.commands.at_birth = self.benchmarks.again
         self.models = ModelVerbs(self.desk, self.promotion)
         self.rollouts = RolloutVerbs(self.desk)
         self.retention, self.letters = RetentionVerbs(self.desk), LetterVerbs(self.desk)
@@ -75,5 +80,6 @@ class Operations:
             before: Seconds since 1970; what was kept apart before goes.
         """
         self.twin.settle_all()
+        self.benchmarks.step()
         self.standings.sweep()
         self.standings.prune(before)

@@ -6,7 +6,7 @@ from typing import Any
 
 from edge_contract.errors import RegistryError
 from edge_contract.states import RolloutState
-from fleet.adapters import channels, tables
+from fleet.adapters import bench_rows, channels, tables
 from fleet.adapters.blob_sweep import FileTurns, sweep
 from fleet.adapters.database import Connection
 from fleet.adapters.desk import Desk
@@ -201,8 +201,8 @@ def _devices(words: str, names: list[str]) -> list[str]:
 
 
 def needed_files(db: Connection) -> set[str]:
-    """Return the SHA-256 of every file that a registered version needs, manifests included."""
-    found = set[str]()
+    """Return the SHA-256 of every file that a registered version or a benchmark needs, manifests included."""
+    found = bench_rows.needed_blobs(db)
     for version in tables.models(db):
         found.add(version.bundle)
         found.update(entry.sha256 for entry in version.manifest.files)

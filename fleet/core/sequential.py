@@ -20,7 +20,7 @@ import math
 from functools import lru_cache
 from typing import Final
 
-from edge_contract.tails import chi2_sf, f_sf
+from edge_contract.tails import chi2_sf, student_quantile
 
 __all__ = ["looks_threshold", "rare_events_e_value", "student_threshold"]
 
@@ -59,14 +59,7 @@ def student_threshold(z: float, df: int) -> float:
         >>> round(student_threshold(3.0, 10), 2), round(student_threshold(3.0, 1000), 2)
         (3.96, 3.01)
     """
-    tail = chi2_sf(z * z, 1)
-    low, high = z, 2 * z + 4
-    while f_sf(high * high, 1, df) > tail:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if f_sf(middle * middle, 1, df) > tail else (low, middle)
-    return high
+    return student_quantile(chi2_sf(z * z, 1) / 2, df)
 
 
 def rare_events_e_value(treated: int, control: int, share: float) -> float:

@@ -8,6 +8,7 @@ from fleet.web.access import Access
 from fleet.web.account_api import account_routes
 from fleet.web.alert_routes import alert_routes
 from fleet.web.audit_api import audit_routes
+from fleet.web.bench_routes import bench_routes
 from fleet.web.capture_api import capture_routes
 from fleet.web.device_routes import device_routes
 from fleet.web.drift_routes import drift_routes
@@ -30,6 +31,7 @@ def api_router(operations: Operations, access: Access) -> APIRouter:
     release_routes(router, operations, access)
     ingest_routes(router, operations, access)
     signal_routes(router, operations, access)
+    bench_routes(router, operations, access)
     for group in (device_routes, drift_routes, model_routes, rollout_routes, trust_routes, capture_routes):
         group(router, operations, access)
     return router

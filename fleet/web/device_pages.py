@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from edge_contract import canonical
 from edge_contract.errors import UsageError
-from fleet.adapters import device_states, labels, progress, tables, telemetry
+from fleet.adapters import bench_rows, device_states, labels, progress, tables, telemetry
 from fleet.adapters.database import Connection
 from fleet.adapters.search import SORTS, search
 from fleet.web import views
@@ -68,6 +68,7 @@ def _device(binder: Binder, db: Connection, name: str) -> dict[str, Any] | None:
         "standing": device_states.standing(db, name),
         "twin": _twin(shown),
         "executions": [one.to_json() for one in progress.of_device(db, name, _SHOWN_EXECUTIONS)],
+        "benchmarks": [one.to_json() for one in bench_rows.of_device(db, name, _SHOWN_EXECUTIONS)],
         "rows": telemetry.count_rows(db, name),
         "results": telemetry.result_count(db, name),
         "events": [_event(row) for row in views.plain(telemetry.events(db, name, _EVENTS))],

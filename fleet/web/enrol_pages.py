@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A new device by form: a token, shown once, with the line to paste on the device; and the tokens that are open."""
 
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +17,7 @@ from fleet.web.rendering import see
 __all__ = ["enrol_pages"]
 
 _SHOWN: Final = 50
+_MOST_SCRIPT: Final = 20_000
 _LIVES: Final = {"3600": "an hour", "86400": "a day", "604800": "a week"}
 
 
@@ -44,8 +46,16 @@ def enrol_pages(binder: Binder) -> None:
         token = made[0][0]
         return await binder.show(
             request, "enrol.html", page="devices", lives=_LIVES, token=token, name=name, life=_LIVES[life],
-            enrol_url=binder.site.enrol_url,
+            enrol_url=binder.site.enrol_url, script=await run_in_threadpool(_script, binder.site.data),
         )  # fmt: skip
+
+
+def _script(data: Path | None) -> str:
+    """Return what an operator put into ``install.sh`` beside the server's data; it holds no secret."""
+    try:
+        return (data / "install.sh").read_text()[:_MOST_SCRIPT] if data is not None else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _open_tokens(binder: Binder) -> dict[str, Any]:

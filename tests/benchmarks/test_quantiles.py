@@ -27,7 +27,7 @@ def test_ranks_of_the_95_percent_interval(n, low, high, coverage):
 @given(values)
 def test_the_interval_holds_the_median_and_are_two_of_the_values(sample):
     found = median_interval(sample)
-    assert found.low <= found.median <= found.high
+    assert found.low <= found.point <= found.high
     assert {found.low, found.high} <= set(sample)
     assert found.n == len(sample)
 

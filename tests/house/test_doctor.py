@@ -18,7 +18,7 @@ from strop.requirements import extras_of, installed_version, satisfies
 
 ROLES = (
     "workstation", "search", "ray", "tensorflow", "agent", "agent-litert", "agent-onnx", "agent-tflite",
-    "agent-camera", "agent-microphone", "fleet", "postgres", "s3", "parquet", "examples", "dev",
+    "agent-camera", "agent-microphone", "fleet", "flash", "postgres", "s3", "parquet", "examples", "dev",
 )  # fmt: skip
 releases = st.lists(st.integers(0, 30), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
 bounds = st.lists(st.tuples(st.sampled_from(["==", ">=", "<=", "<", ">", "!="]), releases), max_size=3)

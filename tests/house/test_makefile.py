@@ -81,6 +81,7 @@ def test_what_ci_calls_is_make_test_and_says_that_it_is_ci():
         "postgres",
         "s3",
         "parquet",
+        "flash",
         "examples",
         "dev",
     ],

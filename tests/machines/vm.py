@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.machines import cpio
 from tests.machines.unpacked import ROOT, CannotBuildError, Place, debian, require_tools, tell
 
-__all__ = ["QEMU", "build", "initrd", "kernel", "missing"]
+__all__ = ["QEMU", "build", "drivers", "initrd", "kernel", "missing"]
 
 QEMU = "qemu-system-x86_64"
 SYSTEM, PYTHON = "bookworm", "python3.11"
@@ -74,7 +74,7 @@ def _guest(folder: Path) -> None:
     (found,) = system.glob("boot/vmlinuz-*")
     found.rename(folder / "vmlinuz")
     (folder / "root.cpio").write_bytes(
-        cpio.archive([*_system(system), *_drivers(system), ("init", INIT.encode(), 0o755)])
+        cpio.archive([*_system(system), *drivers(system, DRIVERS), ("init", INIT.encode(), 0o755)])
     )
     shutil.rmtree(system)
 
@@ -89,8 +89,8 @@ def _system(root: Path) -> Iterator[cpio.Entry]:
             yield from cpio.tree(root, folder)
 
 
-def _drivers(root: Path) -> Iterator[cpio.Entry]:
-    """Yield the drivers as ``/drivers/NN-name.ko``, each behind those that it needs."""
+def drivers(root: Path, names: Sequence[str]) -> Iterator[cpio.Entry]:
+    """Yield drivers of an unpacked kernel as ``/drivers/NN-name.ko``, each behind those that it needs."""
     known = {path.stem.replace("-", "_"): path for path in root.glob("lib/modules/*/kernel/**/*.ko")}
     order: list[str] = []
 
@@ -101,7 +101,7 @@ def _drivers(root: Path) -> Iterator[cpio.Entry]:
                 add(other.replace("-", "_"))
         order.append(name)
 
-    for name in DRIVERS:
+    for name in names:
         add(name)
     for number, name in enumerate(order):
         yield f"drivers/{number:02}-{name}.ko", known[name].read_bytes(), 0o644

@@ -17,7 +17,7 @@ from edge_agent.runner.runtimes.litert import InterpreterSession, open_interpret
 from edge_contract.errors import DeviceError, MissingDependencyError
 from edge_contract.manifest import Artefact
 
-__all__ = ["LIBRARY", "open_file", "version"]
+__all__ = ["LIBRARY", "open_file", "version", "with_delegate"]
 
 LIBRARY: Final = "libedgetpu.so.1"
 
@@ -47,6 +47,14 @@ def open_file(path: Path, artefact: Artefact, threads: int, delegate: str = "") 
         DeviceError: The delegate finds no device.
         RuntimeAdapterError: The interpreter refuses the file.
     """
+    kind, name = with_delegate(path, delegate)
+    session = open_interpreter(kind, path, artefact, threads, ("edgetpu", name))
+    session.delegate = "edgetpu"
+    return session
+
+
+def with_delegate(path: Path, delegate: str = "") -> tuple[Any, str]:
+    """Return an interpreter class that has the delegate in it, and its name; raises as ``open_file`` does."""
     module, name = _interpreter()
     library, _, words = (delegate or LIBRARY).partition("?")
     try:
@@ -60,7 +68,4 @@ def open_file(path: Path, artefact: Artefact, threads: int, delegate: str = "") 
     except (ValueError, RuntimeError) as error:
         fix = "is the Coral plugged in? after a re-plug wait a second"
         raise DeviceError(f"{library} gives no delegate: {error}", where=str(path), fix=fix) from error
-    kind = partial(module.Interpreter, experimental_delegates=[loaded])
-    session = open_interpreter(kind, path, artefact, threads, ("edgetpu", name))
-    session.delegate = "edgetpu"
-    return session
+    return partial(module.Interpreter, experimental_delegates=[loaded]), name

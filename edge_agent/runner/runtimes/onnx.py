@@ -15,7 +15,7 @@ from edge_agent.runner.runtimes.lending import Lent
 from edge_contract.errors import RuntimeAdapterError
 from edge_contract.manifest import Artefact, TensorSpec
 
-__all__ = ["OnnxSession", "open_file", "version"]
+__all__ = ["OnnxSession", "open_file", "options_for", "start", "version", "wants_precision"]
 
 Array = NDArray[Any]
 _TYPES: Final = {"tensor(int8)": "int8", "tensor(uint8)": "uint8", "tensor(float)": "float32"}
@@ -138,16 +138,32 @@ def open_file(path: Path, artefact: Artefact, threads: int, delegate: str = "cpu
         RuntimeAdapterError: No such provider here, or it did not start; ONNX Runtime refuses the file, or finds other
             tensors than described.
     """
+    return OnnxSession(start(path, options_for(threads, artefact.input.dtype), delegate), artefact, delegate.lower())
+
+
+def wants_precision(dtype: str) -> bool:
+    """Return whether ONNX Runtime must be told to keep 8-bit products exact for an input of this type, on this CPU."""
+    return dtype == "uint8" and _may_saturate()
+
+
+def options_for(threads: int, dtype: str) -> Any:
+    """Return the options of a session: those that the agent and every measurement use."""
     ort = import_runtime("onnxruntime", *_PACKAGE)
-    provider = _provider(ort, delegate)
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _ERRORS_ONLY
     # A waiting pool must not burn the core that the control process shares.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if artefact.input.dtype == "uint8" and _may_saturate():
+    if wants_precision(dtype):
         options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def start(path: Path, options: Any, delegate: str = "cpu") -> Any:
+    """Return an ``InferenceSession`` of a file; raises RuntimeAdapterError as ``open_file`` does."""
+    ort = import_runtime("onnxruntime", *_PACKAGE)
+    provider = _provider(ort, delegate)
     try:
         session = ort.InferenceSession(str(path), options, providers=list(dict.fromkeys([provider, _CPU])))
     except Exception as error:  # see run
@@ -156,7 +172,7 @@ def open_file(path: Path, artefact: Artefact, threads: int, delegate: str = "cpu
     if session.get_providers()[0] != provider:  # it falls back to the CPU with a line on stderr and no exception
         fix = "see stderr for its reason: a driver or library is missing"
         raise RuntimeAdapterError(f"the execution provider '{delegate}' did not start", where=str(path), fix=fix)
-    return OnnxSession(session, artefact, delegate.lower())
+    return session
 
 
 def _check(spec: TensorSpec, found: dict[str, Any], where: str) -> None:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do the intervals hold what they say, and the verdicts what they decide? Simulated launches whose truth is known."""

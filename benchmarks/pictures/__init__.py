@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of results, for a page in light and dark and as PNG. Workstation only: needs matplotlib."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a bare card to a device in the fleet; see ``docs/flashing.md``."""

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A base image that boots: laid out like Raspberry Pi OS', with Debian's system for ARM64 as its root."""
+
+from pathlib import Path
+
+from tests.fleet.flash.fake_image import BOOT_AT, ISSUE, run
+from tests.machines import board
+
+__all__ = ["ROOT_DEVICE", "build", "command_line"]
+
+BOOT_BYTES = 256 << 20
+ROOT_BYTES = 1400 << 20
+ROOT_DEVICE = "/dev/vda2"
+WORDS = "root=PARTUUID=1badcafe-02 rootfstype=ext4 fsck.repair=yes rootwait"
+
+
+def build(folder: Path) -> Path:
+    """Build the image as its maker would publish it; nothing of it is for one board."""
+    image, boot = folder / "base.img", folder / "boot"
+    boot.mkdir(parents=True)
+    (boot / "cmdline.txt").write_text(f"console=tty1 console=ttyAMA0,115200 {WORDS}\n")
+    (boot / "config.txt").write_text("arm_64bit=1\n")
+    (boot / "issue.txt").write_text(ISSUE.format("2024-07-04"))
+    with image.open("wb") as file:
+        file.truncate(BOOT_AT + BOOT_BYTES + ROOT_BYTES)
+    first, count = BOOT_AT // 512, BOOT_BYTES // 512
+    parts = f"start={first}, size={count}, type=c\nstart={first + count}, size={ROOT_BYTES // 512}, type=83\n"
+    run("sfdisk", "--quiet", image, input=f"label: dos\nlabel-id: 0x1badcafe\n{parts}")
+    run("mkfs.vfat", "-F", 32, "-n", "bootfs", "--offset", first, image, BOOT_BYTES // 1024)
+    run("mcopy", "-i", f"{image}@@{BOOT_AT}", *sorted(boot.iterdir()), "::")
+    where = BOOT_AT + BOOT_BYTES
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-L", "rootfs", "-E", f"offset={where}", "-d", board.system(), image,
+        f"{ROOT_BYTES // 1024}k")  # fmt: skip
+    return image
+
+
+def command_line(image: Path) -> str:
+    """Return what the boot loader hands to the kernel: the line on the boot partition, as it is now, for our disk."""
+    line = run("mtype", "-i", f"{image}@@{BOOT_AT}", "::cmdline.txt").strip()
+    words = [f"root={ROOT_DEVICE}" if word.startswith("root=") else word for word in line.split()]
+    return " ".join([*words, "systemd.show_status=1", "panic=-1"])
