@@ -273,7 +273,7 @@ class App:
         for lane in self.lanes.values():
             lane.runner.watch(now.mono)
         if self.bench:
-            self.bench.quiet.tend([lane.runner for lane in self.lanes.values()])
+            self.bench.tend([lane.runner for lane in self.lanes.values()])
         waits = self.state.is_connected and self.state.outbox.rows > 0
         if self.link and self.echo.is_dead(now.mono, waits=waits, share=random.random()):
             self.link.renew("nothing came back from the server for minutes: building a new connection")

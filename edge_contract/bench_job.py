@@ -22,8 +22,6 @@ from edge_contract.messages import Message, load_message, open_message
 from edge_contract.topics import is_name
 
 __all__ = [
-    "CANCEL",
-    "COMMAND",
     "MAX_FILES",
     "MAX_FILE_BYTES",
     "MAX_RESULT_BYTES",
@@ -36,10 +34,6 @@ __all__ = [
     "BenchOutcome",
     "file_for",
 ]
-
-COMMAND: Final = "bench"
-CANCEL: Final = "bench-cancel"
-"""Types of the commands: an order, and its withdrawal."""
 
 STATES: Final = ("accepted", "busy", "waiting", "downloading", "measuring", "sending")
 """What a device says of a benchmark that it has taken; ``busy``: it has another one in hand, ask again."""

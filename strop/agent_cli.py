@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edge_agent.cli import app
+from edge_contract.errors import MissingDependencyError
 
 __all__ = ["app", "install"]
 
@@ -35,8 +36,11 @@ def install(
     root: Annotated[str, typer.Option(help="Set up a system that begins there.", hidden=True)] = "/",
 ) -> None:
     """Install the agent on a running board over OpenSSH, offline, and enrol it; run it again to go on."""
-    from fleet.flash.payload import Settings
-    from strop.install import command
+    try:
+        from fleet.flash.payload import Settings
+        from strop.install import command
+    except ModuleNotFoundError as error:  # a board's wheelhouse leaves the server's packages out
+        raise MissingDependencyError("this runs on a workstation", fix="pip install strop there") from error
     from strop.install.remote import Remote
 
     if print_script:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["app"]
+__all__ = ["app", "ask", "learn", "show"]
 
 app = typer.Typer(help="Predict latencies of a board, to order candidates before they are measured.")
 

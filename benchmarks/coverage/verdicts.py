@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.coverage.worlds import WORLDS, Array, World, alike
 from benchmarks.stats.verdict import USUAL, judge, noise_of
 
-__all__ = ["Calls", "Needs", "calls", "calm", "false_alarms", "needs", "slow_downs", "true_floor"]
+__all__ = ["Calls", "Needs", "at_floor", "calls", "calm", "false_alarms", "needs", "slow_downs", "true_floor"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["WORLDS", "Truth", "World", "truth_of"]
+__all__ = ["WORLDS", "Truth", "World", "alike", "truth_of"]
 
 Array = NDArray[np.float64]
 

@@ -193,6 +193,8 @@ def _observed(plan: BenchPlan, launches: Sequence[Launch]) -> list[str]:
     notes = []
     if plan.input == "real" and (few := min(one.samples for one in launches)) < WANTED_INPUTS:
         notes.append(f"only {few} different inputs were cycled; {WANTED_INPUTS} are wanted: give --data")
+    if plan.input == "random":
+        notes.append("the inputs were random; real ones may take another time: give --data")
     dropped, begun = sum(one.dropped for one in launches), sum(one.runs for one in launches)
     if dropped:
         share = dropped / (dropped + begun)

@@ -69,7 +69,8 @@ class Fit:
         """Return the milliseconds of a model; a class without rates adds nothing.
 
         Example:
-            >>> Fit("sum", 0.01, {"int8 dense": (0.1, 0, 0, 0, 0.002)}).ms([OperatorWork("dense", "int8", 500_000)])
+            >>> found = Fit("sum", 0.01, {"int8 dense": (0.1, 0, 0, 0, 0.002)})
+            >>> round(found.ms([OperatorWork("dense", "int8", 500_000)]), 6)
             0.062
         """
         total = self.call

@@ -23,7 +23,7 @@ def nnls(a: Floats, b: Floats) -> Floats:
         [columns].
 
     Example:
-        >>> nnls(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([2.0, -1.0])).tolist()
+        >>> nnls(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([2.0, -1.0])).round(6).tolist()
         [2.0, 0.0]
 
     Reference:

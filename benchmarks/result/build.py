@@ -28,7 +28,7 @@ from benchmarks.result.schema import Quality, Reason, Result
 from benchmarks.result.surroundings import device_of, env_of, runtime_of, scenario_of
 from edge_contract.errors import ContractError, MeasurementError
 
-__all__ = ["as_correctness", "build", "figures"]
+__all__ = ["as_correctness", "build", "commit", "figures", "golden_of", "reasons_of", "status_of"]
 
 _RANK: Final = {"valid": 0, "uncontrolled": 1, "invalid": 2}
 
@@ -143,9 +143,9 @@ def reasons_of(measurement: Measurement, quality: Quality | None) -> tuple[Reaso
         )
         found.append(Reason("quality", "invalid", words))
     elif quality is not None and not quality.runtime_same_as_perf:
-        words = (
-            f"the quality was found in {quality.runtime or 'another runtime'}; give --data to measure it in this one"
-        )
+        how = "the bundle's word; its golden answers come out here within the bound, but not the same"
+        found_in = how if quality.source == "bundle" else f"found in {quality.runtime or 'another runtime'}"
+        words = f"the quality is {found_in}; give --data to measure it in this runtime"
         found.append(Reason("quality-runtime", "flag", words))
     return tuple(found)
 

@@ -8,7 +8,6 @@ from typing import Any
 from benchmarks.record import Launch
 from benchmarks.result import codec
 from benchmarks.result.schema import Cold, Energy, Latency, Sustained, Variance
-from benchmarks.stats import summarise, variance_split
 
 __all__ = ["cold_of", "energy_of", "latency_of", "memory_of", "sustained_of", "throughput_of", "variance_of"]
 
@@ -19,6 +18,8 @@ def latency_of(launches: Sequence[Launch], stage: str, profile: str = "default")
     The intervals take launches as the sample, since runs of one process are not independent. A tail whose bound the
     runs do not support is left out; the quick profile has none.
     """
+    from benchmarks.stats import summarise  # numpy: reading a result needs none
+
     runs = [[time / 1000 for time in one.stages_ns[stage]] for one in launches if one.stages_ns[stage]]
     if not runs:
         return Latency(0, 0.0, 0.0)
@@ -56,6 +57,8 @@ def cold_of(launches: Sequence[Launch]) -> Cold:
 
 def variance_of(launches: Sequence[Launch]) -> Variance:
     """Return where the spread of ``total`` comes from."""
+    from benchmarks.stats import variance_split
+
     found = variance_split([[float(time) for time in one.stages_ns["total"]] for one in launches])
     return Variance(found.between, found.within, found.acf1)
 

@@ -69,7 +69,9 @@ class Quality:
     value: Annotated[float, "A share in 0 .. 1 for `top1`; in the unit of the answer for `mae`."]
     n: Annotated[int, "Labelled samples."]
     ci95: Annotated[tuple[float, float], "Wilson's interval for shares; of a mean, ± 1.96 standard errors."]
-    runtime_same_as_perf: Annotated[bool, "The same runtime, in the same version, answered and was timed."]
+    runtime_same_as_perf: Annotated[
+        bool, "The same runtime answered and was timed; of a bundle's word: its golden integers came out here."
+    ]
     source: Annotated[str, "`samples`: measured by this program; `bundle`: said by the bundle of exactly these bytes."]
     sha256: Annotated[str, "The artefact that answered; a result refuses a quality of another one."]
     data: Annotated[str, "SHA-256 of the labelled samples' file."] = ""

@@ -20,7 +20,18 @@ from benchmarks.result.schema import SCHEMA, STATUS, Raw, Result
 from edge_contract import canonical
 from edge_contract.errors import ContractError, MeasurementError
 
-__all__ = ["SMALL", "file_name", "from_json", "load", "load_all", "same_bytes", "samples_of", "save", "to_json"]
+__all__ = [
+    "SMALL",
+    "file_name",
+    "from_json",
+    "load",
+    "load_all",
+    "pretty",
+    "same_bytes",
+    "samples_of",
+    "save",
+    "to_json",
+]
 
 SMALL: Final = 256 * 1024
 """Raw files above this many bytes end in ``.large.bin``, which benchmarks/results/.gitignore leaves out of git."""

@@ -21,10 +21,13 @@ from typing import Any, Final
 
 import torch
 
+from benchmarks.machine import describe
 from benchmarks.operands import resolve
+from benchmarks.predict.board import Board, named
 from benchmarks.predict.ideas import IDEAS
 from benchmarks.predict.learning import judge, learned, left_out
-from benchmarks.predict.predictor import Forecast, Measured
+from benchmarks.predict.predictor import Forecast, Measured, Predictor
+from benchmarks.training import predictor_picture
 from benchmarks.training.common import Results
 from benchmarks.training.files import RUNTIMES, write_files
 from benchmarks.training.variants import Variant, variants
@@ -79,7 +82,7 @@ def measure(folder: Path, kind: str, rounds: int) -> dict[str, dict[str, Any]]:
     for _ in range(rounds):
         for name in draw.sample(sorted(paths), len(paths)):
             times[name].append(_round_ms(paths[name]))
-    return {name: {"ms": min(found), "rounds": found} for name, found in times.items()}
+    return {name: {"ms": min(found), "rounds": [round(ms, 6) for ms in found]} for name, found in times.items()}
 
 
 def _path(folder: Path, variant: Variant, form: str, kind: str) -> Path:
@@ -144,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--again", action="store_true", help="measure again")
     parser.add_argument("--build-only", action="store_true", help="write the files, measure nothing")
     parser.add_argument("--show", action="store_true", help="print what is there, run nothing")
+    parser.add_argument("--board", type=Path, metavar="FILE", help="write the predictors there, for --predictor")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw predicted against measured there")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -154,8 +159,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.again:
                 results.forget(kind, 0)
             results.once(kind, 0, lambda kind=kind: _row(folder, kind, options.rounds))  # type: ignore[misc]
-    for line in lines({kind: results.entry(kind, 0) for kind in RUNTIMES}):
+    rows = {kind: results.entry(kind, 0) for kind in RUNTIMES}
+    for line in lines(rows):
         print(line)
+    if options.board:
+        _board(rows).save(options.board)
+    if options.pictures:
+        for path in predictor_picture.write(rows, RUNTIMES, options.pictures):
+            print(path)
+
+
+def _board(rows: Mapping[str, Mapping[str, Any]]) -> Board:
+    """Return the predictors of this machine, as ``strop bench predict learn`` would have learned them."""
+    runtimes = {"onnx": "onnxruntime", "tflite": "litert"}
+    found = {named(runtimes[kind], 1): Predictor.from_json(row["predictor"]) for kind, row in rows.items() if row}
+    return Board(describe().processor, found)
 
 
 def _row(folder: Path, kind: str, rounds: int) -> dict[str, Any]:

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edge_contract import canonical, errors
-from edge_contract.bench_job import BenchJob
 from edge_contract.errors import BundleError, DownloadError, StropError
 from edge_contract.jobs import JobDocument
+
+if TYPE_CHECKING:
+    from edge_contract.bench_job import BenchJob
 
 __all__ = ["SignedBlob", "TrustHelper"]
 
@@ -106,12 +108,14 @@ class TrustHelper:
         reply = self._ask("capture", device=device, allowed=allowed, may_send=may_send)
         return {name: reply[name] for name in ("campaign", "sent", "waiting", "forgotten", "refused")}
 
-    def check_bench(self, envelope: bytes, device: str, *, now: float | None = None) -> BenchJob:
+    def check_bench(self, envelope: bytes, device: str, *, now: float | None = None) -> "BenchJob":
         """Return the order of a benchmark in a signed envelope.
 
         Raises:
             SignatureError, MessageError, EnrolmentError, DownloadError: As ``edge_agent.bench.errand.check``.
         """
+        from edge_contract.bench_job import BenchJob  # with the first order
+
         text = envelope.decode(errors="replace")
         return BenchJob.from_json(self._ask("check_bench", envelope=text, device=device, **_given(now))["job"])
 

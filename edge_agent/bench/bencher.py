@@ -29,7 +29,8 @@ from edge_agent.core.renewal import pause_s
 from edge_agent.core.state import State
 from edge_agent.lanes_config import LaneConfig
 from edge_contract import canonical
-from edge_contract.bench_job import COMMAND, BenchJob, BenchOutcome
+from edge_contract.bench_job import BenchJob, BenchOutcome
+from edge_contract.bench_words import COMMAND
 from edge_contract.errors import BundleError, DownloadError, EnrolmentError, MessageError, StropError
 
 __all__ = ["Bencher", "Surroundings"]

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an agent measures at all: where nobody has allowed it, nothing of it is loaded, and orders are refused."""
+"""Whether an agent measures at all: what does is loaded with the first order, and without leave never."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edge_contract.bench_job import CANCEL, COMMAND
+from edge_contract.bench_words import CANCEL, COMMAND
 from edge_contract.errors import BundleError
 
 if TYPE_CHECKING:
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from edge_agent.adapters.mqtt import Link
     from edge_agent.adapters.slots import SlotStore
     from edge_agent.bench.bencher import Bencher
+    from edge_agent.bench.quiet import Runner
     from edge_agent.config import AgentConfig
     from edge_agent.core.state import State
 
-__all__ = ["Agent", "open_bench"]
+__all__ = ["Agent", "Door", "open_bench"]
 
 
 class Agent(Protocol):
@@ -34,7 +35,57 @@ class Agent(Protocol):
     commands: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
 
 
-def open_bench(agent: Agent, context: Callable[[], Any], turn: threading.Lock) -> "Bencher | None":
+class Door:
+    """What the loop sees of benchmarks.
+
+    Args:
+        data: The device's data folder.
+        make: Gives what carries them out.
+    """
+
+    def __init__(self, data: Path, make: "Callable[[], Bencher]") -> None:
+        self._data, self._make, self._turn = data, make, threading.Lock()
+        self._bencher: Bencher | None = None
+
+    @property
+    def held(self) -> str:
+        """Id of the benchmark that measures; empty while none does."""
+        return self._bencher.held if self._bencher else ""
+
+    def tend(self, runners: "Sequence[Runner]") -> None:
+        """Let runners pause or go on; called by the loop once a second."""
+        if self._bencher:
+            self._bencher.quiet.tend(runners)
+
+    def start(self) -> None:
+        """Take up what an earlier process left, if it left anything."""
+        folder = self._data / "bench"
+        if folder.is_dir() and any(path.is_dir() for path in folder.iterdir()):
+            self._open()
+
+    def stop(self) -> None:
+        """End; a measurement is killed, and reported at the next start."""
+        if self._bencher:
+            self._bencher.stop()
+
+    def order(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Take an order: the command ``bench``; raises as ``Bencher.order``."""
+        return self._open().order(body)
+
+    def cancel(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Withdraw the order in hand: the command ``bench-cancel``; raises as ``Bencher.cancel``."""
+        return self._open().cancel(body)
+
+    def _open(self) -> "Bencher":
+        with self._turn:
+            if self._bencher is None:
+                made = self._make()
+                made.start()
+                self._bencher = made
+            return self._bencher
+
+
+def open_bench(agent: Agent, context: Callable[[], Any], turn: threading.Lock) -> Door | None:
     """Add the commands of benchmarks; return what carries them out, None where they are not allowed or nobody asks.
 
     Args:
@@ -42,15 +93,16 @@ def open_bench(agent: Agent, context: Callable[[], Any], turn: threading.Lock) -
         context: Gives TLS with our certificate.
         turn: Held while the trust helper refreshes.
     """
-    if agent.link is None:
+    link = agent.link
+    if link is None:
         return None
     if not agent.config.bench.allow:
         agent.commands[COMMAND] = _refuse
         _forget(agent)
         return None
-    bencher = _made(agent, agent.link, context, turn)
-    agent.commands.update({COMMAND: bencher.order, CANCEL: bencher.cancel})
-    return bencher
+    door = Door(agent.data, lambda: _made(agent, link, context, turn))
+    agent.commands.update({COMMAND: door.order, CANCEL: door.cancel})
+    return door
 
 
 def _refuse(_body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -42,7 +42,7 @@ from edge_contract.errors import BundleError, DownloadError, EnrolmentError, Str
 from edge_contract.manifest import MANIFEST_NAME, Manifest
 from edge_contract.renewal import BoardIdentity
 
-__all__ = ["MAY_FAIL", "STEPS", "Run", "system_python"]
+__all__ = ["MAY_FAIL", "STEPS", "Run", "describe", "disable", "enable", "system_python"]
 
 SERVICE: Final = "strop-agent.service"
 GROUPS: Final = ("video", "audio", "plugdev")
@@ -231,13 +231,13 @@ def _token(plan: Plan) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise EnrolmentError(f"the token cannot be read: {error}", where=str(plan.token)) from error
     token, ca = parse_token(text), plan.path("ca.pem")
-    if ca is not None and ca_digest(ca.read_text()) != token.ca_digest:
+    if ca is not None and _ca_digest(ca.read_text()) != token.ca_digest:
         fix = "make the card again with a token of this server"
         raise EnrolmentError("the token is of another server than the CA on this card", where=str(plan.token), fix=fix)
     return text
 
 
-def ca_digest(pem: str) -> str:
+def _ca_digest(pem: str) -> str:
     """Return the SHA-256 by which a token names a CA; raises ValueError for what is no certificate."""
     import hashlib
     import ssl

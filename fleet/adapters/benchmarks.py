@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from edge_contract import canonical
-from edge_contract.bench_job import CANCEL, COMMAND, RESULT, BenchOutcome
+from edge_contract.bench_job import RESULT, BenchOutcome
+from edge_contract.bench_words import CANCEL, COMMAND
 from edge_contract.errors import ContractError, MessageError, RegistryError, UsageError
 from edge_contract.topics import Topic, is_name, topic
 from fleet.adapters import bench_rows, device_states, fleet_query, tables
@@ -23,6 +24,7 @@ from fleet.adapters.desk import Desk
 from fleet.adapters.orders import Message
 from fleet.core import bench
 from fleet.core.bench import BenchPart, BenchRun, Model, read_request
+from fleet.core.bench_summary import summary
 from fleet.core.capture import Refusal
 
 __all__ = ["BenchVerbs"]
@@ -278,7 +280,7 @@ def _with_outcome(db: Connection, part: BenchPart, outcome: BenchOutcome, now: f
     if outcome.ok:
         try:
             document = json.loads(bench_rows.payload(db, part.id, RESULT))
-            facts["summary"] = bench.summary(document)
+            facts["summary"] = summary(document)
         except (ContractError, UsageError, ValueError, RecursionError) as error:
             state, why = "failed", f"its result cannot be read: {error}"
     if part.state == "cancelling" and not outcome.ok:

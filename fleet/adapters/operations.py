@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 
-from edge_contract.bench_job import CANCEL, COMMAND
+from edge_contract.bench_words import CANCEL, COMMAND
 from fleet.adapters.accounts import AccountVerbs
 from fleet.adapters.alert_book import AlertVerbs
 from fleet.adapters.benchmarks import BenchVerbs

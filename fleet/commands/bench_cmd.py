@@ -59,7 +59,7 @@ def start(
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
-    """Ask devices to measure a model; each device's owner must have allowed it ([bench] allow = true)."""
+    """Ask devices to measure a model; each device's owner must have allowed it in agent.toml."""
     document = {"model": model_of(model), "query": on, "plan": _plan(plan), "hours": hours}
     document |= {"max_seconds": max_minutes * 60, "max_bytes": int(max_mb * 1_000_000)}
     answer = connect(data, server, token_file).call("POST", "/benchmarks", document)

@@ -42,7 +42,8 @@ elif [ -n "$FIRST" ] && [ "$FIRST" != "$LOGIN" ]; then
   groupmod -n "$LOGIN" "$FIRST"
   usermod -m -d "/home/$LOGIN" "$LOGIN"
 fi
-id -u "$LOGIN" >/dev/null 2>&1 || useradd -m -s /bin/bash -G sudo,video,audio,plugdev "$LOGIN"
+id -u "$LOGIN" >/dev/null 2>&1 || useradd -m -s /bin/bash "$LOGIN"
+for group in sudo video audio plugdev; do usermod -aG "$group" "$LOGIN"; done
 [ -z "$HASH" ] || printf '%s:%s\\n' "$LOGIN" "$HASH" | chpasswd -e
 if [ -z "$HASH" ]; then
   printf '%s ALL=(ALL:ALL) NOPASSWD:ALL\\n' "$LOGIN" >/etc/sudoers.d/010_strop

@@ -43,6 +43,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from edge_contract.enrolment import TOKEN_PREFIX
 from edge_contract.errors import UsageError
 from fleet.flash.crypted import hash_password, make_salt, wpa_key
 from fleet.flash.customisation import Customisation, Wifi
@@ -201,10 +202,13 @@ def _wifi(words: _Words) -> Wifi | None:
 
 
 def _board(words: _Words, *, is_named: bool) -> Customisation:
+    hostname = words.text("board", "hostname") or words.text("fleet", "device") or ("" if is_named else "unnamed")
+    if not hostname:
+        raise UsageError("no host name", where="board.hostname", fix="add --hostname NAME")
     user = words.text("board", "user")
     password = _secret(words.path("board", "password_file"), USER_PASSWORD) if user else ""
     return Customisation(
-        hostname=words.text("board", "hostname") or words.text("fleet", "device") or ("" if is_named else "unnamed"),
+        hostname=hostname,
         user=user,
         password_hash=hash_password(password, make_salt()) if password else "",
         ssh_keys=_ssh_keys(words.paths("board", "ssh_keys")),
@@ -216,17 +220,25 @@ def _board(words: _Words, *, is_named: bool) -> Customisation:
     )
 
 
+def _token_file(words: _Words) -> Path | None:
+    found = words.path("fleet", "token_file")
+    if found is not None and found.name.startswith(f"{TOKEN_PREFIX}."):
+        fix = "take it back with 'strop fleet enrol revoke': others may have read it; and name a file"
+        raise UsageError("this is a token and not a file with one", where="fleet.token_file", fix=fix)
+    return found
+
+
 def _payload(words: _Words, hostname: str) -> Settings | None:
     wheelhouse = words.path("agent", "wheelhouse")
     if wheelhouse is None:
-        if words.text("fleet", "server") or words.path("fleet", "token_file"):
+        if words.text("fleet", "server") or _token_file(words):
             fix = "add --wheelhouse; 'strop flash wheelhouse' makes one"
             raise UsageError("a fleet server without an agent to install", where="fleet.server", fix=fix)
         return None
     return Settings(
         device=words.text("fleet", "device") or hostname,
         server=words.text("fleet", "server"),
-        token=words.path("fleet", "token_file"),
+        token=_token_file(words),
         wheelhouse=wheelhouse,
         factory=words.path("agent", "factory"),
         agent_toml=words.path("agent", "agent_toml"),

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from edge_contract.enrolment import parse_token
 from edge_contract.errors import ImageError, StropError
@@ -19,7 +19,9 @@ from fleet.flash.render import BEGIN, ON_ROOT, TRACES
 
 __all__ = ["Report", "look"]
 
-_PLAN = "strop/plan.json"
+_PLAN: Final = "strop/plan.json"
+_OLDER: Final = ("userconf.txt", "userconf", "ssh", "ssh.txt", "wpa_supplicant.conf")
+"""What images before the formats of today read, and some still do."""
 
 
 @dataclass
@@ -78,7 +80,8 @@ def _check_board(report: Report, card: Card, found: Detected, manifest: Manifest
         return
     if not facts:
         names = " or ".join(TRACES[found.format])
-        report.faults.append(f"nothing is set up: there is no {names}")
+        after = "; the card was made, so its first boot has run, or it was lost" if manifest is not None else ""
+        report.faults.append(f"nothing is set up: there is no {names}{after}")
         return
     report.facts["board"] = facts
     report.facts["words"].update(_board_words(facts))
@@ -96,7 +99,10 @@ def _check_board(report: Report, card: Card, found: Detected, manifest: Manifest
         report.faults.append(f"{BEGIN} is there, and nothing runs it")
     if facts["begins"] and not has_begin:
         report.faults.append(f"the first boot runs {BEGIN}, which is not there")
-    report.faults += starts(card.boot, found.format, found.mount, str(facts.get("instance", "")))
+    try:
+        report.faults += starts(card.boot, found.format, found.mount, str(facts.get("instance", "")))
+    except ImageError as error:
+        report.faults.append(f"cmdline.txt: {error.what}")
 
 
 def _check_strangers(report: Report, card: Card, found: Detected) -> None:
@@ -106,6 +112,10 @@ def _check_strangers(report: Report, card: Card, found: Detected) -> None:
     for name in sorted({name for names in TRACES.values() for name in names} - ours):
         if card.boot.find(name) is not None:
             report.remarks.append(f"{name} is there, too; an image with {found.format} does not read it")
+
+    for name in _OLDER:
+        if card.boot.find(name) is not None:
+            report.remarks.append(f"{name} is there, too; images of Raspberry Pi read it besides")
 
 
 def _check_files(report: Report, card: Card, manifest: Manifest | None) -> None:
@@ -140,8 +150,8 @@ def _check_agent(report: Report, card: Card) -> None:
         report.facts["words"]["agent"] = "none is installed"
         return
     try:
-        plan = json.loads(raw)
-    except ValueError:
+        plan = dict(json.loads(raw))
+    except (ValueError, TypeError):
         report.faults.append(f"{_PLAN} is damaged")
         return
     keys = ("device", "server", "model", "runtime", "python", "machine", "factory")

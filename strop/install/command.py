@@ -19,7 +19,7 @@ from fleet.flash.wheelhouse import Wheelhouse, read
 from fleet.flash.wheelhouse_make import Order, make
 from strop.install.remote import Board, Remote
 
-__all__ = ["FOLDER", "Wish", "install", "printed"]
+__all__ = ["FOLDER", "Wish", "install", "printed", "token_file"]
 
 FOLDER: Final = "strop-install"
 ROOM: Final = 3.0

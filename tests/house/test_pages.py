@@ -22,7 +22,7 @@ def blocks(text, language):
 
 
 def commands(text):
-    lines = [line for block in blocks(text, "sh") for line in block.splitlines()]
+    lines = [line for block in blocks(text, "sh") for line in block.replace("\\\n", " ").splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 

@@ -16,7 +16,7 @@ from fleet.flash.wheelhouse_make import Order, make
 from fleet.flash.wheelhouse_slim import goes
 from tests.edge_agent.provision import card
 from tests.edge_agent.runner import bundles
-from tests.edge_agent.software import repack
+from tests.edge_agent.software import fakes, repack
 from tests.machines import arm64
 from tests.machines.unpacked import ROOT, script
 
@@ -100,6 +100,8 @@ def test_a_bare_board_installs_a_real_wheelhouse_and_its_factory_model_answers(b
     house.mkdir()
     for found in metadata.distributions(path=[str(PLACE / f"site-{version}")]):
         repack.pack(found, house)
+    for name in ("backports_strenum", "tqdm"):  # LiteRT asks for them, and a slimmed one does not
+        fakes.wheel(house, name, "1.0", {f"{name}.py": ""})
     order = Order(version, "aarch64", "litert", tmp_path / "house", source=house)
     made = make(order, lambda _: None)
     shutil.rmtree(house)

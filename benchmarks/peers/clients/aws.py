@@ -7,14 +7,23 @@ import time
 from awscrt import io, mqtt
 from awsiot import iotjobs
 
-bootstrap = io.ClientBootstrap(io.EventLoopGroup(1), io.DefaultHostResolver(io.EventLoopGroup(1)))
-connection = mqtt.Connection(mqtt.Client(bootstrap), "127.0.0.1", int(sys.argv[1]), "bench", keep_alive_secs=60)
-connection.connect().result(20)
-jobs = iotjobs.IotJobsClient(connection)
-request = iotjobs.NextJobExecutionChangedSubscriptionRequest(thing_name="bench")
-jobs.subscribe_to_next_job_execution_changed_events(request, mqtt.QoS.AT_LEAST_ONCE, lambda *_: None)[0].result(20)
-connection.publish("bench/alive", "{}", mqtt.QoS.AT_LEAST_ONCE)[0].result(20)
-print("ready", flush=True)
-while True:
-    time.sleep(60)
-    connection.publish("bench/alive", "{}", mqtt.QoS.AT_LEAST_ONCE)
+__all__ = ["main"]
+
+
+def main(port: int) -> None:
+    """Connect, say ready, and stay."""
+    bootstrap = io.ClientBootstrap(io.EventLoopGroup(1), io.DefaultHostResolver(io.EventLoopGroup(1)))
+    connection = mqtt.Connection(mqtt.Client(bootstrap), "127.0.0.1", port, "bench", keep_alive_secs=60)
+    connection.connect().result(20)
+    jobs = iotjobs.IotJobsClient(connection)
+    request = iotjobs.NextJobExecutionChangedSubscriptionRequest(thing_name="bench")
+    jobs.subscribe_to_next_job_execution_changed_events(request, mqtt.QoS.AT_LEAST_ONCE, lambda *_: None)[0].result(20)
+    connection.publish("bench/alive", "{}", mqtt.QoS.AT_LEAST_ONCE)[0].result(20)
+    print("ready", flush=True)
+    while True:
+        time.sleep(60)
+        connection.publish("bench/alive", "{}", mqtt.QoS.AT_LEAST_ONCE)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

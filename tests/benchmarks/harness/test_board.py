@@ -92,11 +92,14 @@ def test_this_machine(tmp_path):
 def test_a_busy_neighbour_is_named_and_we_are_not():
     worker = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        found = busy(preflight.Path("/"), lambda: time.sleep(0.3))
+        for _ in range(20):  # a machine under load may give it too little of one pause
+            found = busy(preflight.Path("/"), lambda: time.sleep(0.3))
+            if any(name.startswith("python") and share > preflight.BUSY for name, share in found):
+                return
+        pytest.fail(f"not among {found}")
     finally:
         worker.kill()
         worker.wait()
-    assert any(name.startswith("python") and share > preflight.BUSY for name, share in found)
 
 
 def test_names_with_brackets_and_spaces(tmp_path):

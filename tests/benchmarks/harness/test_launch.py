@@ -26,7 +26,7 @@ def test_a_launch_leaves_everything_that_the_protocol_asks_for(short, tmp_path):
     after = time.monotonic_ns()
     assert (found.number, found.label, found.golden, found.samples) == (3, "A", "same", 12)
     assert set(found.stages_ns) == {"preprocess", "invoke", "postprocess", "total"}
-    assert found.runs >= 30 and found.warmup >= 10 and found.every == 1
+    assert found.runs >= 30 and found.warmup >= 1 and found.every == 1
     assert before < found.starts_ns[0] < found.starts_ns[-1] < after
     parts = (found.stages_ns[stage] for stage in ("preprocess", "invoke", "postprocess"))
     assert [sum(times) for times in zip(*parts, strict=True)] == list(found.stages_ns["total"])

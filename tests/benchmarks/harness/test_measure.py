@@ -162,6 +162,11 @@ def kept(folder, plan):
     return folder / "launches/000.json"
 
 
+def test_random_inputs_are_said(bundle, short, quiet):
+    quiet(lambda number: made(number=number))
+    assert any("the inputs were random" in note for note in measure(short(bundle / "model.onnx")).notes)
+
+
 def test_a_power_sensor_sees_the_measured_windows_of_this_call_only(short, quiet, tmp_path):
     class Meter:
         told = ()

@@ -28,7 +28,9 @@ def timed(path, folder, *, us, board=BOARD, threads=1, **more):
     sha = hashlib.sha256(path.read_bytes()).hexdigest()
     whole = measurement(3, runs=50, us=us)
     launches = tuple(replace(one, runtime=replace(one.runtime, threads=threads)) for one in whole.launches)
-    whole = replace(whole, plan=replace(whole.plan, sha256=sha, **more), preflight=board, launches=launches)
+    whole = replace(
+        whole, plan=replace(whole.plan, sha256=sha, threads=threads, **more), preflight=board, launches=launches
+    )
     return save(build(whole, None, artifact=replace(ARTIFACT, sha256=sha, name=path.stem)), whole, folder)
 
 

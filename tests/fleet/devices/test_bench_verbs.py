@@ -12,7 +12,8 @@ from edge_contract.errors import MessageError, RegistryError, UsageError
 from edge_contract.jobs import Signed
 from fleet.adapters import bench_rows, release_verbs
 from fleet.core import bench
-from fleet.core.bench import BenchPart, has_ended, heard, read_request, summary
+from fleet.core.bench import BenchPart, has_ended, heard, read_request
+from fleet.core.bench_summary import summary
 from fleet.core.capture import Refusal
 
 CONTENT = b"a model that nobody signed"

@@ -42,7 +42,7 @@ def draw(rng, room):
 def make(path, rng):
     """Format a volume of random kind, cluster size and length, with mkfs.vfat."""
     bits, per = rng.choice([(16, 1), (16, 4), (16, 32), (16, 128), (32, 1), (32, 2), (32, 8), (32, 64), (32, 128)])
-    clusters = rng.randrange(4400, 9000) if bits == 16 else rng.randrange(65_900, 70_000)
+    clusters = rng.randrange(4400, 9000) if bits == 16 else rng.randrange(67_200, 71_000)
     with path.open("wb") as file:
         file.truncate(clusters * per * 512)
     fats = rng.choice([1, 2, 2, 2])

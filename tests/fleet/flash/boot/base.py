@@ -6,11 +6,12 @@ from pathlib import Path
 from tests.fleet.flash.fake_image import BOOT_AT, ISSUE, run
 from tests.machines import board
 
-__all__ = ["ROOT_DEVICE", "build", "command_line"]
+__all__ = ["build", "command_line"]
 
 BOOT_BYTES = 256 << 20
-ROOT_BYTES = 1400 << 20
-ROOT_DEVICE = "/dev/vda2"
+CARD_BYTES = 1 << 30
+"""A power of two: QEMU's SD card has no other sizes."""
+ROOT_BYTES = CARD_BYTES - BOOT_AT - BOOT_BYTES
 WORDS = "root=PARTUUID=1badcafe-02 rootfstype=ext4 fsck.repair=yes rootwait"
 
 
@@ -22,11 +23,11 @@ def build(folder: Path) -> Path:
     (boot / "config.txt").write_text("arm_64bit=1\n")
     (boot / "issue.txt").write_text(ISSUE.format("2024-07-04"))
     with image.open("wb") as file:
-        file.truncate(BOOT_AT + BOOT_BYTES + ROOT_BYTES)
+        file.truncate(CARD_BYTES)
     first, count = BOOT_AT // 512, BOOT_BYTES // 512
     parts = f"start={first}, size={count}, type=c\nstart={first + count}, size={ROOT_BYTES // 512}, type=83\n"
     run("sfdisk", "--quiet", image, input=f"label: dos\nlabel-id: 0x1badcafe\n{parts}")
-    run("mkfs.vfat", "-F", 32, "-n", "bootfs", "--offset", first, image, BOOT_BYTES // 1024)
+    run("mkfs.vfat", "-F", 32, "-s", 4, "-n", "bootfs", "--offset", first, image, BOOT_BYTES // 1024)
     run("mcopy", "-i", f"{image}@@{BOOT_AT}", *sorted(boot.iterdir()), "::")
     where = BOOT_AT + BOOT_BYTES
     run("mke2fs", "-q", "-F", "-t", "ext4", "-L", "rootfs", "-E", f"offset={where}", "-d", board.system(), image,
@@ -34,8 +35,12 @@ def build(folder: Path) -> Path:
     return image
 
 
-def command_line(image: Path) -> str:
-    """Return what the boot loader hands to the kernel: the line on the boot partition, as it is now, for our disk."""
+def command_line(image: Path, root: str) -> str:
+    """Return what the boot loader hands to the kernel: the line on the boot partition, as it is now.
+
+    Our first system in memory finds its root by a device's name, so that word is replaced; services have an hour
+    to start, since the emulation may be slow.
+    """
     line = run("mtype", "-i", f"{image}@@{BOOT_AT}", "::cmdline.txt").strip()
-    words = [f"root={ROOT_DEVICE}" if word.startswith("root=") else word for word in line.split()]
-    return " ".join([*words, "systemd.show_status=1", "panic=-1"])
+    words = [f"root={root}" if word.startswith("root=") else word for word in line.split()]
+    return " ".join([*words, "systemd.show_status=1", "systemd.default_timeout_start_sec=1h", "panic=-1"])

@@ -4,49 +4,72 @@
 import re
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.fleet.flash.boot.base import command_line
 from tests.machines import board
+from tests.machines.devicetree import with_property
 
-__all__ = ["Board"]
+__all__ = ["PI_3", "VIRT", "Board", "Kind"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A machine of QEMU's: the words that make it, its disk for the card, and more for the kernel's command line."""
+
+    words: tuple[str, ...]
+    root: str
+    card: tuple[str, ...]
+    kernel: str = ""
+
+
+VIRT = Kind(
+    ("-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024"),
+    "/dev/vda2",
+    ("if=none,id=d0", "-device", "virtio-blk-pci,drive=d0", "-device", "virtio-rng-pci",
+     "-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0"),
+)  # fmt: skip
+"""A Cortex-A72 with a cable: this machine is 10.0.2.2."""
+PI_3 = Kind(("-M", "raspi3b"), "/dev/mmcblk0p2", ("if=sd",), "console=ttyAMA1,115200")
+"""A Raspberry Pi 3 B with its SD card and no network; the size of its card is a power of two."""
 
 
 class Board:
-    """QEMU's ``virt`` with a Cortex-A72, 1 GiB of memory, a cable to this machine (10.0.2.2) and a card.
+    """A board of a kind, with its serial number.
 
     A restart that the system asks for is one here, too: the boot loader reads the card's command line again. What the
     board had handed to its card stays there when the power is cut; what was still in its memory is gone.
     """
 
-    def __init__(self, card: Path, console: Path) -> None:
-        self.card, self.console = card, console
+    def __init__(self, card: Path, console: Path, *, kind: Kind = VIRT, serial: str = "10000000a1b2c3d4") -> None:
+        self.card, self.console, self.kind, self.serial = card, console, kind, serial
         self._process: subprocess.Popen[bytes] | None = None
         self.starts = 0
+
+    def _tree(self) -> Path:
+        """Write this board's device tree, as its firmware would."""
+        path, bare = self.console.with_suffix(".dtb"), board.pi_tree()
+        if self.kind is VIRT:
+            bare = self.console.with_suffix(".bare.dtb")
+            machine, *more = [board.QEMU, *self.kind.words]
+            words = [f"virt,dumpdtb={bare}" if word == "virt" else word for word in more]
+            subprocess.run([machine, *words, "-nographic", "-nodefaults"], check=True, capture_output=True)
+        path.write_bytes(with_property(bare.read_bytes(), "serial-number", f"{self.serial}\0".encode()))
+        return path
 
     def on(self) -> None:
         """Switch it on."""
         assert self._process is None or self._process.poll() is not None
-        words = [
-            board.QEMU,
-            "-M",
-            "virt",
-            "-cpu",
-            "cortex-a72",
-            "-smp",
-            "2",
-            "-m",
-            "1024",
-            "-accel",
-            "tcg,thread=multi",
-        ]
+        line = f"{command_line(self.card, self.kind.root)} {self.kind.kernel}".strip()
+        first, *others = self.kind.card
+        words = [board.QEMU, *self.kind.words, "-accel", "tcg", "-dtb", str(self._tree())]
         words += ["-nographic", "-nodefaults", "-no-reboot", "-monitor", "none"]
-        words += ["-kernel", str(board.kernel()), "-initrd", str(board.initrd()), "-append", command_line(self.card)]
+        words += ["-kernel", str(board.kernel()), "-initrd", str(board.initrd()), "-append", line]
         words += ["-chardev", f"file,id=s0,path={self.console},append=on", "-serial", "chardev:s0"]
-        words += ["-drive", f"file={self.card},if=none,id=d0,format=raw,cache=writeback"]
-        words += ["-device", "virtio-blk-pci,drive=d0", "-device", "virtio-rng-pci"]
-        words += ["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0"]
-        self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        words += ["-drive", f"file={self.card},{first},format=raw,cache=writeback", *others]
+        with self.console.with_suffix(".qemu").open("ab") as log:
+            self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.starts += 1
 
     def cut(self) -> None:
@@ -62,6 +85,8 @@ class Board:
     def turn(self) -> None:
         """Start it again if it has restarted itself; called while something is waited for."""
         if self._process is not None and self._process.poll() is not None:
+            faults = self.console.with_suffix(".qemu").read_text("utf-8", "replace")
+            assert self._process.returncode == 0, f"QEMU ended with {self._process.returncode}: {faults[-1000:]}"
             self.on()
 
     def until_said(self, pattern: str, seconds: float, after: int = 0) -> re.Match[str]:
