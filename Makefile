@@ -18,6 +18,7 @@
 # make tuf-conformance SUITE=path  the public TUF conformance suite against the device's verifier (needs faketime)
 # make trainings   distillation, pruning and trained quantization against what others reach (hours)
 # make bench       our own speed against the figures kept of this machine (minutes; KEEP=1 keeps new ones and the noise)
+# make bench-results  rows of this machine in benchmarks/results/ and its page (minutes, wants a quiet machine)
 # make drift-numbers  false alarms, power, delay and cost of the drift statistics (an hour)
 # make check       format, lint, types, import rule
 # make venv        both Python environments and what Debian has to give
@@ -43,7 +44,7 @@ STAMP := .venv/.strop-$(FACTS)
 STAMP_TFLITE := .venv-tflite/.strop-$(FACTS)
 PY := .venv/bin/python
 
-.PHONY: help demo test test-fast test-long test-old-runtimes test-ray test-arm64 test-boot crash-long power-cuts soak api-fuzz fuzz bench delta tuf-conformance peers trainings drift-numbers \
+.PHONY: help demo test test-fast test-long test-old-runtimes test-ray test-arm64 test-boot crash-long power-cuts soak api-fuzz fuzz bench bench-results delta tuf-conformance peers trainings drift-numbers \
   story check format venv models machines system docs freeze clean
 
 help:
@@ -111,6 +112,7 @@ crash-long: venv
 	STROP_CRASH_KILLS=5000 STROP_CRASH_DRAWS=200 $(PY) -m pytest -q -s -m crash_long --timeout=3600 tests/edge_agent/crash
 	STROP_SOFTWARE_STRIDE=1 $(PY) -m pytest -q -s -m crash_long --timeout=3600 tests/edge_agent/software
 	STROP_CRASH_KILLS=500 $(PY) -m pytest -q -s -m crash_long --timeout=14400 tests/fleet/crash
+	STROP_FAT_IMAGES=1000 $(PY) -m pytest -q -s -m crash_long --timeout=3600 tests/fleet/flash/test_fat.py
 	$(MAKE) power-cuts
 
 soak: venv
@@ -148,6 +150,10 @@ drift-numbers: venv
 bench: venv
 	OMP_NUM_THREADS=1 $(PY) -m benchmarks.own_speed $(if $(KEEP),--launches 10 --aa)
 
+bench-results: venv
+	$(PY) -m benchmarks.results_here
+	$(PY) -m benchmarks.results_page
+
 trainings: venv
 	for row in distillation pruning combined qat; do $(PY) -W ignore -m benchmarks.training.$$row || exit 1; done
 
@@ -166,6 +172,8 @@ format: venv
 
 docs: venv
 	$(PY) -m edge_contract.diagrams
+	$(PY) -m benchmarks.result.page
+	$(PY) -m benchmarks.results_page
 
 venv: $(STAMP) $(STAMP_TFLITE)
 
@@ -192,6 +200,7 @@ $(STAMP_TFLITE): | system
 	rm -f .venv-tflite/.strop-*
 	touch $@
 
+# An SSH server and cloud-init are services, so only a machine of CI gets them; elsewhere their tests are skipped.
 # The broker and the browser are programs, not packages; gcc builds a delegate that hangs, for a test. /usr/sbin is outside a user's PATH on Debian.
 system:
 	@missing=""; PATH="$$PATH:/usr/sbin:/usr/local/sbin"; \
@@ -207,7 +216,10 @@ system:
 	command -v bmaptool >/dev/null || missing="$$missing bmap-tools"; \
 	command -v zstd >/dev/null || missing="$$missing zstd"; \
 	command -v xz >/dev/null || missing="$$missing xz-utils"; \
-	command -v sshd >/dev/null || missing="$$missing openssh-server"; \
+	command -v gpg >/dev/null || missing="$$missing gpg"; \
+	command -v openssl >/dev/null || missing="$$missing openssl"; \
+	test -z "$$CI" || command -v sshd >/dev/null || missing="$$missing openssh-server"; \
+	test -z "$$CI" || command -v cloud-init >/dev/null || missing="$$missing cloud-init"; \
 	test -d /usr/share/datasets/fashion-mnist || missing="$$missing dataset-fashion-mnist"; \
 	command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu-core"; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3.11 python3.11-venv"; \

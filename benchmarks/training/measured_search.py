@@ -40,7 +40,7 @@ from compress.search.study import JOURNAL, Study, Trial, search
 from compress.search.task import Result
 from compress.search.workers import LocalWorkers
 
-__all__ = ["RECIPE", "in_turns", "main"]
+__all__ = ["RECIPE", "STOPWATCH", "Made", "front", "in_turns", "main", "timed"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BUILD: Final = ROOT / "build/training/measured"

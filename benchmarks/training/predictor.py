@@ -35,7 +35,7 @@ from edge_contract import operator_work
 from edge_contract.operator_work import OperatorWork
 from export.inspection.work import operators
 
-__all__ = ["build", "lines", "main", "measure"]
+__all__ = ["build", "gathered", "judged", "lines", "main", "measure"]
 
 BUILD: Final = Path(__file__).resolve().parents[2] / "build/predictor"
 ROUNDS: Final = 9

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A base image that boots: laid out like Raspberry Pi OS', with Debian's system for ARM64 as its root."""
 
+import subprocess
 from pathlib import Path
 
-from tests.fleet.flash.fake_image import BOOT_AT, ISSUE, run
+from tests.fleet.flash.fake_image import BOOT_AT, ISSUE, run, tool
 from tests.machines import board
 
-__all__ = ["build", "command_line"]
+__all__ = ["build", "command_line", "names"]
 
 BOOT_BYTES = 256 << 20
 CARD_BYTES = 1 << 30
@@ -44,3 +45,16 @@ def command_line(image: Path, root: str) -> str:
     line = run("mtype", "-i", f"{image}@@{BOOT_AT}", "::cmdline.txt").strip()
     words = [f"root={root}" if word.startswith("root=") else word for word in line.split()]
     return " ".join([*words, "systemd.show_status=1", "systemd.default_timeout_start_sec=1h", "panic=-1"])
+
+
+def names(image: Path, folder: str, work: Path) -> list[str]:
+    """Return the names in a folder of the root of a card, also of one whose power was cut, or that is in use.
+
+    It looks at a copy, whose journal is played back as at a start.
+    """
+    root = work.with_suffix(".ext4")
+    where = f"skip={BOOT_AT + BOOT_BYTES}"
+    run("dd", f"if={image}", f"of={root}", where, "iflag=skip_bytes", "bs=1M", "conv=sparse", "status=none")
+    subprocess.run([tool("e2fsck"), "-fy", root], capture_output=True, check=False)  # 1: it was mended
+    lines = run("debugfs", "-R", f"ls -p {folder}", root).splitlines()
+    return [line.split("/")[5] for line in lines if line.count("/") > 5]
