@@ -4,14 +4,15 @@
 import sys
 import time
 
-from awscrt import io, mqtt
-from awsiot import iotjobs
 
 __all__ = ["main"]
 
 
 def main(port: int) -> None:
     """Connect, say ready, and stay."""
+    from awscrt import io, mqtt
+    from awsiot import iotjobs
+
     bootstrap = io.ClientBootstrap(io.EventLoopGroup(1), io.DefaultHostResolver(io.EventLoopGroup(1)))
     connection = mqtt.Connection(mqtt.Client(bootstrap), "127.0.0.1", port, "bench", keep_alive_secs=60)
     connection.connect().result(20)

@@ -4,13 +4,14 @@
 import sys
 import time
 
-from tb_device_mqtt import TBDeviceMqttClient
 
 __all__ = ["main"]
 
 
 def main(port: int) -> None:
     """Connect, say ready, and stay."""
+    from tb_device_mqtt import TBDeviceMqttClient
+
     client = TBDeviceMqttClient("127.0.0.1", port=port, username="bench")
     client.connect()
     while not client.is_connected():
