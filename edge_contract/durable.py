@@ -12,7 +12,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PRIVATE", "sweep", "sync_folder", "write"]
+__all__ = ["PRIVATE", "sweep", "sync_file_system", "sync_folder", "write"]
 
 PRIVATE: Final = 0o600
 """Mode of a file that holds a key or a token."""
@@ -78,3 +78,23 @@ def sweep(path: Path) -> None:
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         with contextlib.suppress(OSError):
             left.unlink()
+
+
+def sync_file_system(folder: Path) -> None:
+    """Bring everything on a folder's file system to the disk: one call, where a folder has thousands of files.
+
+    Standard: syncfs(2), which since Linux 5.8 also tells of bytes that could not be written.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    import ctypes  # a megabyte that the agent's control process does without
+
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(handle) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(handle)

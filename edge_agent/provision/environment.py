@@ -7,7 +7,6 @@ environment, the new one, or none. ``strop-environment.json`` in it says of whic
 Standard: environments (PEP 405), the binary distribution format (PEP 427), installed distributions (PEP 376).
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -68,7 +67,7 @@ def build(
             tell(f"{number} of {len(wheels)}: {Path(entry.path).name.split('-')[0]}")
             _unpack(folder / entry.path, entry, draft, site, shown)
         (draft / MARK).write_text(json.dumps({"wheels": _mark(wheels)}, indent=1, sort_keys=True))
-        _sync(draft)
+        durable.sync_file_system(draft)
         _exchange(draft, place, old)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -152,15 +151,3 @@ def _scripts(archive: zipfile.ZipFile, base: str, draft: Path, shown: Path) -> l
         path.chmod(0o755)
         made.append(path)
     return made
-
-
-def _sync(folder: Path) -> None:
-    """Bring a folder's file system to the disk: one call for thousands of files; raises OSError (syncfs(2))."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syncfs(handle) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(handle)

@@ -7,7 +7,6 @@ wheel by its name, version and SHA-256. Bytes are brought to the disk before the
 """
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -111,7 +110,7 @@ def _make(order: Order, venv: Path, lock: IO[str]) -> None:
         _run([python, "-I", "-m", "ensurepip"], lock, INSTALL_S)
         _run([python, *own, *what], lock, INSTALL_S)
     shutil.rmtree(links)
-    _sync(venv)
+    durable.sync_file_system(venv)
     words = {"release": order.release, "version": order.version}
     durable.write(venv / launch.MARK, json.dumps(words, sort_keys=True).encode())
     durable.sync_folder(venv.parent)
@@ -153,24 +152,6 @@ def _short(words: Sequence[str]) -> str:
 
 def _refused(error: OSError, venv: Path) -> SlotError:
     return SlotError(f"cannot make the environment: {error}", where=str(venv), fix="free some space")
-
-
-def _sync(folder: Path) -> None:
-    """Bring everything on a folder's file system to the disk: one call, where an environment has thousands of files.
-
-    Standard: syncfs(2), which since Linux 5.8 also tells of bytes that could not be written.
-
-    Raises:
-        OSError: The disk refuses.
-    """
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syncfs(handle) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(handle)
 
 
 def examine(order: Order, venv: Path, lock: IO[str]) -> dict[str, Any]:

@@ -171,7 +171,9 @@ def test_a_changed_wheel_and_a_full_disk_leave_the_old_environment(tmp_path, mon
     other = BundleFile(one.path, one.size, "0" * 64)
     with pytest.raises(BundleError, match="is not the wheel of the plan"):
         made(tmp_path, [other])
-    monkeypatch.setattr(environment, "_sync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        environment.durable, "sync_file_system", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(SlotError, match="No space left on device; free some space"):
         made(tmp_path, [other := entry(fakes.wheel(tmp_path, "b", "1.0", {"b.py": ""}))])
     assert (site / "a.py").exists()

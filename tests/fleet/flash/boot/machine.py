@@ -16,12 +16,11 @@ __all__ = ["PI_3", "VIRT", "Board", "Kind"]
 
 @dataclass(frozen=True)
 class Kind:
-    """A machine of QEMU's: the words that make it, its disk for the card, and more for the kernel's command line."""
+    """A machine of QEMU's: the words that make it, the name of its root, and its card."""
 
     words: tuple[str, ...]
     root: str
     card: tuple[str, ...]
-    kernel: str = ""
 
 
 VIRT = Kind(
@@ -31,7 +30,7 @@ VIRT = Kind(
      "-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0"),
 )  # fmt: skip
 """A Cortex-A72 with a cable: this machine is 10.0.2.2."""
-PI_3 = Kind(("-M", "raspi3b"), "/dev/mmcblk0p2", ("if=sd",), "console=ttyAMA1,115200")
+PI_3 = Kind(("-M", "raspi3b"), "/dev/mmcblk0p2", ("if=sd",))
 """A Raspberry Pi 3 B with its SD card and no network; the size of its card is a power of two."""
 
 
@@ -61,11 +60,17 @@ class Board:
     def on(self) -> None:
         """Switch it on."""
         assert self._process is None or self._process.poll() is not None
-        line = f"{command_line(self.card, self.kind.root)} {self.kind.kernel}".strip()
         first, *others = self.kind.card
         words = [board.QEMU, *self.kind.words, "-accel", "tcg", "-dtb", str(self._tree())]
         words += ["-nographic", "-nodefaults", "-no-reboot", "-monitor", "none"]
-        words += ["-kernel", str(board.kernel()), "-initrd", str(board.initrd()), "-append", line]
+        words += [
+            "-kernel",
+            str(board.kernel()),
+            "-initrd",
+            str(board.initrd()),
+            "-append",
+            command_line(self.card, self.kind.root),
+        ]
         words += ["-chardev", f"file,id=s0,path={self.console},append=on", "-serial", "chardev:s0"]
         words += ["-drive", f"file={self.card},{first},format=raw,cache=writeback", *others]
         with self.console.with_suffix(".qemu").open("ab") as log:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a published image to a device in the fleet: flashed, verified, booted, enrolled, updated, rolled back.
 
-An emulated board with Debian's system for ARM64 (``make test-boot``, about half an hour on two cores). Its first boot
-begins without a server and loses its power again and again; an update loses it, too. How long things take is printed:
-times of an emulated board are no claim about a real one.
+Emulated boards with Debian's system for ARM64 (``make test-boot``, about half an hour on two quiet cores): a story
+from the card to the rollback, with a power cut in the middle of an update and a copied card at its end; a first boot
+that loses its power again and again, without a server at first; a Raspberry Pi 3 without a network. How long things
+take is printed: times of an emulated board are no claim about a real one.
 """
 
-import json
 import random
 import socket
 import sys
@@ -110,9 +110,13 @@ class Story:
     def roll_out(self, version):
         """Order a version for every device; return the rollout's number."""
         order = {"model": self.model, "waves": [{"rest": True}], "soak_s": 0.0, "timeout_s": 3 * BOUND_S}
-        return self.server.call("POST", "/rollouts", {**order, "bundle": self.versions[version], "probation": PLAN})[
-            "id"
-        ]
+        order |= {"bundle": self.versions[version], "probation": PLAN}
+        return self.server.call("POST", "/rollouts", order)["id"]
+
+    def is_under_way(self, number):
+        """True while the device carries the order of a rollout out."""
+        executions = self.server.call("GET", f"/rollouts/{number}")["executions"]
+        return any(one["status"] == "IN_PROGRESS" for one in executions)
 
     def until_rollout(self, number, state, what):
         self.until(lambda: self.server.call("GET", f"/rollouts/{number}")["state"] == state, what)
@@ -201,8 +205,7 @@ def test_a_card_becomes_a_device_that_is_updated_and_rolled_back_and_its_copy_do
     story.until_rollout(first, "COMPLETED", "the rollout is COMPLETED")
 
     second = story.roll_out("1.2.0")
-    under_way = ("downloading", "verifying", "staged", "activating", "health_check")
-    story.until(lambda: any(word in json.dumps(story.device()) for word in under_way), "1.2.0 is under way")
+    story.until(lambda: story.is_under_way(second), "1.2.0 is under way")
     story.board.cut()
     story.told("power cut in the middle of the update")
     story.board.on()
@@ -226,7 +229,7 @@ def a_copy_is_quarantined(story):
     other.on()
     try:
         story.told("a copy of the card starts on another board")
-        other.until_said(r"Reached target.*Multi-User", 3 * BOUND_S)
+        other.until_said(r"Reached target.*Login Prompts", 3 * BOUND_S)
         end = time.monotonic() + 3 * BOUND_S
         while "identity.quarantined-1" not in (found := base.names(copy, "/var/lib/strop", story.folder / "look")):
             assert time.monotonic() < end, found
