@@ -98,11 +98,16 @@ echo "LANG=$LOCALE" >/etc/default/locale
 
 _END: Final = """\
 sync
-sed -i -e 's/ systemd\\.run[^ ]*//g' -e 's/ systemd\\.unit=kernel-command-line\\.target//' "$BOOT/cmdline.txt"
+WORDS='s/ systemd\\.run[^ ]*//g; s/ systemd\\.unit=kernel-command-line\\.target//'
+sed -e "$WORDS" "$BOOT/cmdline.txt" >"$BOOT/cmdline.new"
+sync "$BOOT/cmdline.new"
+mv "$BOOT/cmdline.new" "$BOOT/cmdline.txt"
+sync "$BOOT/cmdline.txt"
 rm -f "$BOOT/firstrun.sh"
 sync
 exit 0
 """
+"""On FAT a renamed file may be empty after a power cut, unless it is synced once more under its new name."""
 
 _BEGIN: Final = """\
 #!/bin/sh
